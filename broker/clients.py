@@ -1,0 +1,52 @@
+"""The clients that said HELLO, and which pending requests are theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class Client:
+    """`items_max`: items it takes in one message. `pending`: ids that it waits for."""
+
+    __slots__ = ("items_max", "name", "peer", "pending")
+
+    def __init__(self, peer: bytes, name: str, items_max: int) -> None:
+        self.peer = peer
+        self.name = name
+        self.items_max = max(1, items_max)
+        self.pending: set[bytes] = set()
+
+
+class Clients:
+    def __init__(self) -> None:
+        self._by_peer: dict[bytes, Client] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def welcome(self, peer: bytes, name: str, items_max: int) -> Client:
+        """A HELLO; said again it changes what the client can take, and nothing else."""
+        client = self._by_peer.get(peer)
+        if client is None:
+            client = self._by_peer[peer] = Client(peer, name, items_max)
+        client.items_max = max(1, items_max)
+        return client
+
+    def at(self, peer: bytes) -> Client | None:
+        return self._by_peer.get(peer)
+
+    def forget(self, peer: bytes) -> Client | None:
+        return self._by_peer.pop(peer, None)
+
+    def owning_work(self) -> Iterator[Client]:
+        return (client for client in self._by_peer.values() if client.pending)
+
+    def waiting_for(self, peer: bytes, request_id: bytes) -> None:
+        client = self._by_peer.get(peer)
+        if client is not None:
+            client.pending.add(request_id)
+
+    def no_longer_waiting_for(self, peer: bytes, request_id: bytes) -> None:
+        client = self._by_peer.get(peer)
+        if client is not None:
+            client.pending.discard(request_id)

@@ -1,0 +1,319 @@
+"""The broker's decisions: messages in, commands out. No socket, no clock: time is an argument.
+
+`receive` takes one message, `lost` the edge's word that a peer is gone, `handle_timer` does everything that time does. There too
+work is dispatched: after all that arrived was received, so that a burst is shared out as one. Nothing else changes state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..wire import messages
+from ..wire.errors import DeadlineExceeded, NoWorkers, Overloaded, ProtocolError, RagpoolError, RemoteFailure
+from ..wire.messages import Decoded, Failure, Record, Reply, Request
+from . import admission, dispatcher, liveness
+from .admission import Bounds, Load
+from .clients import Client, Clients
+from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, ToClient, ToParent, ToWorker
+from .ledger import Ledger
+from .liveness import Patience
+from .metrics import Totals
+from .pending import Pending
+from .registry import COLLECTIONS, Registry
+from .slots import Slots
+
+STARTING = "starting"
+SERVING = "serving"
+DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """`epoch` names this incarnation of the broker. `grace_s`: how long workers of other hosts may take to come back to it."""
+
+    epoch: str
+    server: str = ""
+    bounds: Bounds = Bounds()
+    patience: Patience = Patience()
+    default_timeout_ms: int = 60_000
+    default_top_k: int = 5
+    mixed_dtypes: bool = False
+    grace_s: float = 3.0
+
+
+class Core:
+    def __init__(self, settings: CoreSettings, now: float) -> None:
+        self.settings = settings
+        self.started = now
+        self.totals = Totals()
+        self.clients = Clients()
+        self.slots = Slots()
+        self.ledger = Ledger(self.clients)
+        self.registry = Registry(self.ledger, self.totals, settings.patience, settings.mixed_dtypes)
+        self.draining = False
+        self._drained_told = False
+        self._stirred = False
+        self._turn = now
+        self._next_tick = now + liveness.TICK_S
+        self._next_client_ping = now + liveness.CLIENT_PING_S
+        self._out: list[Command] = []
+        self._doors: dict[str, dict[type, Callable[..., None]]] = {
+            CLIENT: {
+                messages.Hello: self._hello,
+                messages.Ping: self._client_ping,
+                Request: self._request,
+                messages.Cancel: self._cancel,
+                messages.Bye: self._client_bye,
+                messages.Malformed: self._malformed_request,
+            },
+            WORKER: {
+                messages.Register: self._register,
+                messages.Heartbeat: self._heartbeat,
+                Reply: self._reply,
+                Failure: self._failure,
+                messages.Bye: self._worker_bye,
+                messages.Malformed: self._malformed_answer,
+            },
+            PARENT: {messages.Slots: self._slots, messages.Gone: self._gone, messages.Drain: self._drain},
+        }
+
+    # ---- the doors ------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        if self.draining:
+            return DRAINING
+        return SERVING if self.registry.ever_ready else STARTING
+
+    def receive(self, source: str, peer: bytes, record: Decoded, now: float) -> list[Command]:
+        """One message of a client, a worker or the parent (whose `peer` is empty)."""
+        door = self._doors[source].get(type(record))
+        if door is not None:
+            door(peer, record, now)
+        return self._take()
+
+    def lost(self, source: str, peer: bytes, now: float) -> list[Command]:
+        """The edge found that nobody is at `peer` any more."""
+        if source == CLIENT:
+            self._client_bye(peer, None, now)
+        elif source == WORKER:
+            self._worker_bye(peer, None, now)
+        return self._take()
+
+    def handle_timer(self, now: float) -> list[Command]:
+        """Deadlines, liveness, and the dispatch of all that waits. Call it after what has arrived was received."""
+        pause = liveness.pause_s(self._turn, now)
+        self._turn = now
+        if pause:
+            self.registry.pause(pause, now)
+        for pending in self.ledger.expired(now):
+            self.totals.expired += 1
+            waited = now - pending.arrived
+            self._answer_error(pending, DeadlineExceeded(f"no answer within {waited:.1f} s"))
+        if now >= self._next_tick:
+            self._tick(now)
+        if self._stirred:
+            self._stirred = False
+            self._out += dispatcher.round_of(self.ledger.queue, self.registry, now)
+        if self.draining and not self._drained_told and not len(self.ledger):
+            self._drained_told = True
+            self._out.append(ToParent(messages.Drained()))
+        return self._take()
+
+    def next_deadline(self) -> float:
+        """When `handle_timer` wants to be called next; it may lie in the past."""
+        if self._stirred:
+            return self._turn
+        expiry = self.ledger.next_deadline()
+        return self._next_tick if expiry is None else min(expiry, self._next_tick)
+
+    def _take(self) -> list[Command]:
+        out, self._out = self._out, []
+        return out
+
+    # ---- clients --------------------------------------------------------------------------------------------------------
+
+    def _hello(self, peer: bytes, record: messages.Hello, now: float) -> None:
+        self.clients.welcome(peer, record.client, record.items_max)
+        self._to_client(peer, self._welcome())
+
+    def _client_ping(self, peer: bytes, record: messages.Ping, now: float) -> None:
+        if self._known(peer):
+            self._to_client(peer, messages.Pong(self.settings.epoch))
+
+    def _request(self, peer: bytes, request: Request, now: float) -> None:
+        client = self._known(peer)
+        if client is None:
+            return
+        if request.op == messages.STATUS:
+            self._out.append(AnswerStatus(peer, request.id))
+            return
+        again = self.ledger.get(request.id)
+        if again is not None:
+            self.ledger.rebind(again, peer)
+            return
+        self.totals.requests += 1
+        error = admission.refusal(request, COLLECTIONS, self.settings.bounds, self._load(client, now), now)
+        if error is not None:
+            self._fail(peer, request.id, error)
+            return
+        self.ledger.admit(Pending(request, peer, now))
+        self._stirred = True
+
+    def _cancel(self, peer: bytes, record: messages.Cancel, now: float) -> None:
+        pending = self.ledger.get(record.id)
+        if self._known(peer) and pending is not None and pending.client == peer:
+            self.ledger.close(record.id)
+            self.totals.cancelled += 1
+
+    def _client_bye(self, peer: bytes, record: object, now: float) -> None:
+        client = self.clients.forget(peer)
+        for request_id in tuple(client.pending) if client is not None else ():
+            if self.ledger.close(request_id) is not None:
+                self.totals.cancelled += 1
+
+    def _malformed_request(self, peer: bytes, record: messages.Malformed, now: float) -> None:
+        self._fail(peer, record.id, ProtocolError(record.reason))
+
+    def _known(self, peer: bytes) -> Client | None:
+        client = self.clients.at(peer)
+        if client is None:
+            self._to_client(peer, messages.Unknown())
+        return client
+
+    # ---- workers --------------------------------------------------------------------------------------------------------
+
+    def _register(self, peer: bytes, record: messages.Register, now: float) -> None:
+        error = self.registry.refuses(record)
+        if error is None:
+            self.registry.register(peer, record, now)
+            self._out.append(ToWorker(peer, self._welcome()))
+            self._stirred = True
+        else:
+            self._out.append(ToWorker(peer, Failure(b"", error.code, error.message)))
+
+    def _heartbeat(self, peer: bytes, record: messages.Heartbeat, now: float) -> None:
+        if self.registry.heartbeat(peer, record, now):
+            self._stirred = True
+        else:
+            self._out.append(ToWorker(peer, messages.Unknown()))
+
+    def _reply(self, peer: bytes, reply: Reply, now: float) -> None:
+        pending = self._answered(peer, reply.id, now)
+        if pending is None:
+            self.totals.late_replies += 1
+            return
+        self.totals.replies += 1
+        timings = {"queue": round((pending.dispatched - pending.arrived) * 1e3, 3), **reply.timings_ms}
+        answer = Reply(reply.id, reply.cost, reply.index_version, timings, reply.truncated, reply.body)
+        self._to_client(pending.client, answer)
+
+    def _failure(self, peer: bytes, failure: Failure, now: float) -> None:
+        pending = self._answered(peer, failure.id, now)
+        if pending is None:
+            self.totals.late_replies += 1
+            return
+        self.totals.failed(failure.code)
+        self._to_client(pending.client, failure)
+
+    def _malformed_answer(self, peer: bytes, record: messages.Malformed, now: float) -> None:
+        pending = self._answered(peer, record.id, now)
+        if pending is not None:
+            self._fail(pending.client, pending.id, RemoteFailure(f"the worker's answer is not of this protocol: {record.reason}"))
+
+    def _answered(self, peer: bytes, request_id: bytes, now: float) -> Pending | None:
+        self._stirred = True
+        pending = self.ledger.close(request_id)
+        if not self.registry.answered(peer, request_id, pending, now):
+            self._out.append(ToWorker(peer, messages.Unknown()))
+        return pending
+
+    def _worker_bye(self, peer: bytes, record: object, now: float) -> None:
+        if self.registry.lose(peer, now):
+            self._lost_capacity(now)
+
+    # ---- the parent -----------------------------------------------------------------------------------------------------
+
+    def _slots(self, peer: bytes, record: messages.Slots, now: float) -> None:
+        self.slots.update(record.slots, now)
+        self._lost_capacity(now)
+
+    def _gone(self, peer: bytes, record: messages.Gone, now: float) -> None:
+        worker = self.registry.incarnation(record.incarnation)
+        if worker is not None:
+            self._worker_bye(worker.peer, record, now)
+
+    def _drain(self, peer: bytes, record: messages.Drain, now: float) -> None:
+        self.draining = True
+
+    # ---- time and work --------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + liveness.TICK_S
+        ping = messages.Ping(self.settings.epoch)
+        self._out += [ToWorker(worker.peer, ping) for worker in self.registry]
+        if now >= self._next_client_ping:
+            self._next_client_ping = now + liveness.CLIENT_PING_S
+            self._out += [ToClient(client.peer, ping) for client in self.clients.owning_work()]
+        if self.registry.judge(now):
+            self._stirred = True
+        self._lost_capacity(now)
+
+    def _lost_capacity(self, now: float) -> None:
+        """Some worker may be gone: what cannot be served before its deadline any more is told so."""
+        self._stirred = True
+        capacity_at = self._capacity_at(now)
+        if capacity_at is not None and capacity_at <= now:
+            return
+        for pending in tuple(self.ledger.queue):
+            if capacity_at is None or capacity_at > pending.deadline:
+                self._answer_error(pending, NoWorkers(admission.no_workers_sentence(capacity_at, now)))
+
+    def _capacity_at(self, now: float) -> float | None:
+        """The earliest time at which some worker may take work; None when none is to be expected."""
+        if any(worker.state.name != DRAINING for worker in self.registry) or now < self.started + self.settings.grace_s:
+            return now
+        return self.slots.capacity_at()
+
+    def _load(self, client: Client, now: float) -> Load:
+        queue = self.ledger.queue
+        return Load(
+            queued=len(queue),
+            queued_bytes=queue.bytes,
+            queued_cost=queue.cost,
+            rate=self.registry.rate,
+            draining=self.draining,
+            capacity_at=self._capacity_at(now),
+            client_pending=len(client.pending),
+        )
+
+    # ---- answers --------------------------------------------------------------------------------------------------------
+
+    def _welcome(self) -> messages.Welcome:
+        settings = self.settings
+        return messages.Welcome(
+            epoch=settings.epoch,
+            server=settings.server,
+            limits=settings.bounds.limits,
+            default_timeout_ms=settings.default_timeout_ms,
+            default_top_k=settings.default_top_k,
+            window=settings.bounds.window,
+        )
+
+    def _answer_error(self, pending: Pending, error: RagpoolError) -> None:
+        self.ledger.close(pending.id)
+        self._fail(pending.client, pending.id, error)
+
+    def _fail(self, peer: bytes, request_id: bytes, error: RagpoolError) -> None:
+        self.totals.failed(error.code)
+        retry_after_ms = round(error.retry_after * 1e3) if isinstance(error, Overloaded) else 0
+        self._to_client(peer, Failure(request_id, error.code, error.message, retry_after_ms))
+
+    def _to_client(self, peer: bytes, record: Record) -> None:
+        self._out.append(ToClient(peer, record))
+
+    def check(self) -> None:
+        """Raise `RuntimeError` where a law is broken: for tests, after every step."""
+        self.ledger.check()
+        self.registry.check()

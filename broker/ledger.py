@@ -1,0 +1,97 @@
+"""Every request that is not answered yet, where it is, and when its time is up.
+
+A pending request is in the queue, or with the workers in `running_on`: `check` says where that is not so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .clients import Clients
+from .pending import Pending
+from .request_queue import RequestQueue
+from .timers import TimerWheel
+
+
+class Ledger:
+    def __init__(self, clients: Clients) -> None:
+        self.queue = RequestQueue()
+        self._clients = clients
+        self._pending: dict[bytes, Pending] = {}
+        self._wheel = TimerWheel()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(self._pending.values())
+
+    def get(self, request_id: bytes) -> Pending | None:
+        return self._pending.get(request_id)
+
+    def admit(self, pending: Pending) -> None:
+        """A new request: it waits in the queue."""
+        self._pending[pending.id] = pending
+        self._wheel.set(pending.id, pending.deadline)
+        self._clients.waiting_for(pending.client, pending.id)
+        self.queue.push(pending)
+
+    def rebind(self, pending: Pending, client: bytes) -> None:
+        """The same request was sent again, maybe by another way: the answer goes there."""
+        self._clients.no_longer_waiting_for(pending.client, pending.id)
+        pending.client = client
+        self._clients.waiting_for(client, pending.id)
+
+    def close(self, request_id: bytes) -> Pending | None:
+        """It is answered, expired or cancelled: it is nowhere any more. None when it was not pending."""
+        pending = self._pending.pop(request_id, None)
+        if pending is None:
+            return None
+        self._wheel.drop(request_id)
+        self._clients.no_longer_waiting_for(pending.client, request_id)
+        if pending.queued:
+            self.queue.remove(pending)
+        return pending
+
+    def running(self, pending: Pending, peer: bytes, now: float) -> None:
+        """It was handed to the worker at `peer`, or found to run there."""
+        if pending.queued:
+            self.queue.remove(pending)
+        pending.running_on = (*pending.running_on, peer)
+        pending.dispatched = now
+
+    def give_back(self, request_ids: Iterable[bytes], peer: bytes) -> list[Pending]:
+        """The worker at `peer` will not answer these: those that run nowhere else return to the front of the queue."""
+        returned = []
+        for request_id in request_ids:
+            pending = self._pending.get(request_id)
+            if pending is None or peer not in pending.running_on:
+                continue
+            pending.running_on = tuple(other for other in pending.running_on if other != peer)
+            if not pending.running_on and not pending.queued:
+                returned.append(pending)
+        self.queue.push_front(returned)
+        return returned
+
+    def expired(self, now: float) -> list[Pending]:
+        """Requests whose deadline has come; they are closed."""
+        closed = (self.close(request_id) for request_id in self._wheel.due(now))
+        return [pending for pending in closed if pending is not None]
+
+    def next_deadline(self) -> float | None:
+        return self._wheel.next()
+
+    def check(self) -> None:
+        """Raise `RuntimeError` where a law is broken: for tests, after every step."""
+        queued = list(self.queue)
+        if len(queued) != self.queue.count or {p.id for p in queued} != {p.id for p in self if p.queued}:
+            raise RuntimeError("the queue and the ledger disagree on what waits")
+        for pending in self:
+            if pending.queued == bool(pending.running_on):
+                raise RuntimeError(f"{pending.id.hex()} is queued: {pending.queued}, and running on {pending.running_on}")
+        if self.queue.items != sum(p.request.items for p in queued) or self.queue.bytes != sum(
+            len(p.request.body) for p in queued
+        ):
+            raise RuntimeError("the sums of the queue are wrong")
+        if len(self._wheel) != len(self._pending):
+            raise RuntimeError("a pending request has no deadline")

@@ -1,0 +1,188 @@
+"""All workers: who joins, who lives, who is lost, and what returns to the queue when one is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..wire.errors import BadRequest, RagpoolError
+from ..wire.messages import Heartbeat, Register
+from . import liveness
+from .ledger import Ledger
+from .liveness import Patience
+from .metrics import Totals
+from .pending import Pending
+from .states import DRAINING, HEARD, LOADED, LOADING, LOST, READY, SILENT, SUSPECT
+from .workers import Worker
+
+COLLECTIONS = frozenset({"default"})
+"""Collections that this pool serves."""
+
+REGISTER_STATES = (LOADING, READY, DRAINING)
+
+
+class Registry:
+    """Workers by the way to them and by incarnation, in order of last use, so that ties rotate."""
+
+    def __init__(self, ledger: Ledger, totals: Totals, patience: Patience, mixed_dtypes: bool) -> None:
+        self._ledger = ledger
+        self._totals = totals
+        self._patience = patience
+        self._mixed_dtypes = mixed_dtypes
+        self._by_peer: dict[bytes, Worker] = {}
+        self._by_incarnation: dict[str, Worker] = {}
+        self.ever_ready = False
+        self.rate = 0.0
+        """Cost a second of all ready workers together, as of the last tick; 0 while nothing was measured."""
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._by_peer.values())
+
+    def at(self, peer: bytes) -> Worker | None:
+        return self._by_peer.get(peer)
+
+    def incarnation(self, name: str) -> Worker | None:
+        return self._by_incarnation.get(name)
+
+    def ready(self) -> list[Worker]:
+        """Workers that may get work, least recently used first."""
+        return [worker for worker in self._by_peer.values() if worker.state.name == READY]
+
+    def in_flight(self) -> int:
+        return sum(len(worker.in_flight) for worker in self)
+
+    # ---- joining --------------------------------------------------------------------------------------------------------
+
+    def refuses(self, record: Register) -> RagpoolError | None:
+        """Why this worker may not join, or None."""
+        if record.state not in REGISTER_STATES or not record.incarnation or record.max_batch < 1:
+            return BadRequest(
+                "a registration names an incarnation, a state of loading, ready or draining, and a max_batch of at least 1"
+            )
+        if record.collection != COLLECTION:
+            return BadRequest(f"this pool serves the collection {COLLECTION!r}, not {record.collection!r}")
+        if record.dtype and not self._mixed_dtypes:
+            other = next(
+                (w for w in self if w.info.dtype not in ("", record.dtype) and w.info.incarnation != record.incarnation), None
+            )
+            if other is not None:
+                return BadRequest(
+                    f"this pool runs {other.info.dtype}, this worker {record.dtype}: answers would depend on who gives them; "
+                    "set worker.dtype, or pool.mixed_dtypes = true"
+                )
+        return None
+
+    def register(self, peer: bytes, record: Register, now: float) -> None:
+        """It joins, has loaded, or joins again by another way and keeps what it says that it runs."""
+        worker = self._by_peer.get(peer)
+        if worker is not None and worker.info.incarnation == record.incarnation:
+            self._renewed(worker, record, now)
+        else:
+            for stale in {worker, self._by_incarnation.get(record.incarnation)} - {None}:
+                self._drop(stale, now)  # type: ignore[arg-type]
+            worker = Worker(peer, record, now)
+            self._by_peer[peer] = worker
+            self._by_incarnation[record.incarnation] = worker
+            self._adopt(worker, record.running, now)
+        self.ever_ready = self.ever_ready or worker.state.name == READY
+
+    def _renewed(self, worker: Worker, record: Register, now: float) -> None:
+        self._heard(worker, now)
+        worker.info = record
+        if record.state == READY and worker.state.name == LOADING:
+            worker.state.on(LOADED, now)
+        elif record.state == DRAINING:
+            worker.leave(now)
+
+    def _adopt(self, worker: Worker, running: tuple[bytes, ...], now: float) -> None:
+        found = [pending for pending in map(self._ledger.get, running) if pending is not None]
+        for pending in found:
+            self._ledger.running(pending, worker.peer, now)
+        worker.adopted(found, now)
+
+    # ---- living ---------------------------------------------------------------------------------------------------------
+
+    def heartbeat(self, peer: bytes, beat: Heartbeat, now: float) -> bool:
+        """A sign of life with an account of what it holds; False when nobody is registered at `peer`."""
+        worker = self._by_peer.get(peer)
+        if worker is None:
+            return False
+        self._heard(worker, now)
+        worker.batch_age_ms = beat.batch_age_ms
+        if beat.state == DRAINING:
+            worker.leave(now)
+        self._give_back(worker, worker.forgotten(beat))
+        return True
+
+    def answered(self, peer: bytes, request_id: bytes, pending: Pending | None, now: float) -> bool:
+        """An answer came from `peer`, to a request that was pending or not; False when nobody is registered there."""
+        worker = self._by_peer.get(peer)
+        if worker is None:
+            return False
+        self._heard(worker, now)
+        if worker.returned(request_id, now) and pending is not None:
+            worker.metrics.replied((now - pending.dispatched) * 1e3, pending.request.items, now)
+        return True
+
+    def hand_over(self, worker: Worker, pendings: list[Pending], now: float) -> None:
+        """`pendings`, just taken from the queue, go to `worker`; it goes behind its equals."""
+        for pending in pendings:
+            self._ledger.running(pending, worker.peer, now)
+        worker.sent(pendings, now)
+        self._by_peer[worker.peer] = self._by_peer.pop(worker.peer)
+
+    def _heard(self, worker: Worker, now: float) -> None:
+        worker.heard = now
+        if worker.state.name == SUSPECT:
+            worker.state.on(HEARD, now)
+
+    def pause(self, gap_s: float, now: float) -> None:
+        """The broker stood still for `gap_s`: that much of everybody's silence is its own."""
+        for worker in self:
+            worker.heard = min(worker.heard + gap_s, now)
+
+    # ---- leaving --------------------------------------------------------------------------------------------------------
+
+    def judge(self, now: float) -> bool:
+        """Look at everybody's silence; True when somebody was given up. Also renews `rate`."""
+        lost = False
+        for worker in tuple(self):
+            verdict = liveness.judge(worker, self._patience, now)
+            if verdict == "dead":
+                self._drop(worker, now)
+                lost = True
+            elif verdict == "suspect":
+                worker.state.on(SILENT, now)
+        self.rate = sum(worker.fit.rate for worker in self if worker.state.name == READY)
+        return lost
+
+    def lose(self, peer: bytes, now: float) -> bool:
+        """Nobody is at `peer` any more; False when nobody was."""
+        worker = self._by_peer.get(peer)
+        if worker is not None:
+            self._drop(worker, now)
+        return worker is not None
+
+    def _drop(self, worker: Worker, now: float) -> None:
+        worker.state.on(LOST, now)
+        del self._by_peer[worker.peer]
+        if self._by_incarnation.get(worker.info.incarnation) is worker:
+            del self._by_incarnation[worker.info.incarnation]
+        self._give_back(worker, list(worker.in_flight))
+
+    def _give_back(self, worker: Worker, request_ids: list[bytes]) -> None:
+        self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer))
+
+    def check(self) -> None:
+        """Raise `RuntimeError` where a law is broken: for tests, after every step."""
+        for worker in self:
+            listed = {request_id for batch in worker.batches for request_id in batch.open}
+            if listed != set(worker.in_flight) or any(not batch.open for batch in worker.batches):
+                raise RuntimeError(f"worker {worker.info.incarnation}: credits {set(worker.in_flight)}, batches {listed}")
+        for pending in self._ledger:
+            for peer in pending.running_on:
+                worker_there = self._by_peer.get(peer)
+                if worker_there is None or pending.id not in worker_there.in_flight:
+                    raise RuntimeError(f"{pending.id.hex()} is said to run where nobody holds it")

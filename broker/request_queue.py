@@ -1,0 +1,159 @@
+"""What waits for a worker: one queue, a fair share per client, higher priorities first.
+
+Within a priority the client that got least so far is next, counted in cost (start-time fair queueing, Goyal and others, 1996): a
+client that just came waits for no backlog of another. A lower priority is served after `PASSED_MAX` requests went past it, so
+it is slowed, not starved. What a lost worker gives back goes to the front of everything.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+
+from .pending import Pending
+
+PASSED_MAX = 16
+
+
+class _Share:
+    """The waiting requests of one client at one priority. `start` is the virtual time at which its next one begins."""
+
+    __slots__ = ("client", "requests", "start")
+
+    def __init__(self, client: bytes, start: float) -> None:
+        self.client = client
+        self.requests: OrderedDict[bytes, Pending] = OrderedDict()
+        self.start = start
+
+
+class _Level:
+    """One priority. Its shares stand in a heap by virtual start time; one that emptied is skipped when it surfaces."""
+
+    __slots__ = ("_clock", "_heap", "_sequence", "_shares", "count", "passed")
+
+    def __init__(self) -> None:
+        self._shares: dict[bytes, _Share] = {}
+        self._heap: list[tuple[float, int, _Share]] = []
+        self._sequence = 0
+        self._clock = 0.0
+        self.count = 0
+        self.passed = 0
+
+    def push(self, pending: Pending) -> None:
+        share = self._shares.get(pending.client)
+        if share is None:
+            share = self._shares[pending.client] = _Share(pending.client, self._clock)
+            self._rank(share)
+        share.requests[pending.id] = pending
+        self.count += 1
+
+    def pop(self) -> Pending:
+        share = heapq.heappop(self._heap)[2]
+        while self._shares.get(share.client) is not share:
+            share = heapq.heappop(self._heap)[2]
+        _, pending = share.requests.popitem(last=False)
+        self.count -= 1
+        self._clock = share.start
+        share.start += pending.cost
+        if share.requests:
+            self._rank(share)
+        else:
+            del self._shares[share.client]
+        return pending
+
+    def remove(self, pending: Pending) -> None:
+        share = self._shares[pending.client]
+        del share.requests[pending.id]
+        self.count -= 1
+        if not share.requests:
+            del self._shares[share.client]
+            if len(self._heap) > 2 * len(self._shares) + 64:
+                self._heap = [entry for entry in self._heap if self._shares.get(entry[2].client) is entry[2]]
+                heapq.heapify(self._heap)
+
+    def __iter__(self) -> Iterator[Pending]:
+        for share in self._shares.values():
+            yield from share.requests.values()
+
+    def _rank(self, share: _Share) -> None:
+        self._sequence += 1
+        heapq.heappush(self._heap, (share.start, self._sequence, share))
+
+
+class RequestQueue:
+    """Every `Pending` in it has `queued` set; nothing else sets it. `items`, `bytes` and `cost` are sums over what waits."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, _Level] = {}
+        self._returned: OrderedDict[bytes, Pending] = OrderedDict()
+        self.count = 0
+        self.items = 0
+        self.bytes = 0
+        self.cost = 0.0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Pending]:
+        """All that waits, in no particular order."""
+        yield from self._returned.values()
+        for level in self._levels.values():
+            yield from level
+
+    def push(self, pending: Pending) -> None:
+        """At the end of its client's share."""
+        level = self._levels.get(pending.request.priority)
+        if level is None:
+            level = self._levels[pending.request.priority] = _Level()
+        level.push(pending)
+        self._count(pending, 1)
+
+    def push_front(self, returned: Iterable[Pending]) -> None:
+        """In front of everything, in the order given."""
+        for pending in reversed(list(returned)):
+            self._returned[pending.id] = pending
+            self._returned.move_to_end(pending.id, last=False)
+            self._count(pending, 1)
+
+    def pop(self) -> Pending:
+        """The next request to run; raises `IndexError` when nothing waits."""
+        if self._returned:
+            _, pending = self._returned.popitem(last=False)
+        else:
+            priority = self._next_priority()
+            pending = self._levels[priority].pop()
+            self._forget_empty(priority)
+        self._count(pending, -1)
+        return pending
+
+    def remove(self, pending: Pending) -> None:
+        """Take one out: cancelled, expired, or adopted by a worker that runs it already."""
+        if self._returned.pop(pending.id, None) is None:
+            self._levels[pending.request.priority].remove(pending)
+            self._forget_empty(pending.request.priority)
+        self._count(pending, -1)
+
+    def _next_priority(self) -> int:
+        if len(self._levels) == 1:
+            return next(iter(self._levels))
+        waiting = sorted(self._levels)
+        if not waiting:
+            raise IndexError("nothing waits")
+        chosen = next((p for p in waiting if self._levels[p].passed >= PASSED_MAX), waiting[-1])
+        for priority in waiting:
+            if priority < chosen:
+                self._levels[priority].passed += 1
+        self._levels[chosen].passed = 0
+        return chosen
+
+    def _forget_empty(self, priority: int) -> None:
+        if not self._levels[priority].count:
+            del self._levels[priority]
+
+    def _count(self, pending: Pending, sign: int) -> None:
+        pending.queued = sign > 0
+        self.count += sign
+        self.items += sign * pending.request.items
+        self.bytes += sign * len(pending.request.body)
+        self.cost += sign * pending.cost

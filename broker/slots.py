@@ -1,0 +1,30 @@
+"""What the parent says of its slots, and so whether capacity can still come."""
+
+from __future__ import annotations
+
+from ..wire.messages import SlotBrief
+
+STARTING = "starting"
+RUNNING = "running"
+BACKOFF = "backoff"
+QUARANTINED = "quarantined"
+STOPPED = "stopped"
+
+_COMING = frozenset({STARTING, RUNNING, BACKOFF, QUARANTINED})
+
+
+class Slots:
+    """The last snapshot, and when it was taken."""
+
+    def __init__(self) -> None:
+        self._slots: tuple[SlotBrief, ...] = ()
+        self._taken = 0.0
+
+    def update(self, slots: tuple[SlotBrief, ...], now: float) -> None:
+        self._slots = slots
+        self._taken = now
+
+    def capacity_at(self) -> float | None:
+        """The earliest time at which a worker may come; None when no slot promises one."""
+        waits = [slot.wait_s for slot in self._slots if slot.state in _COMING]
+        return self._taken + min(waits) if waits else None

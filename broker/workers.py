@@ -1,0 +1,113 @@
+"""One worker, and exactly what it holds.
+
+A credit is a request handed to a worker and not yet given back: `len(worker.in_flight)`. It returns by the worker's own reply,
+late ones too, by its death, or when its heartbeat no longer names the request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..wire.messages import Heartbeat, Register
+from .fit import Fit
+from .metrics import WorkerMetrics
+from .pending import Pending
+from .states import DRAINING, LEAVING, WorkerState
+
+BATCHES_MAX = 2
+"""One batch running and one ready."""
+
+
+class Batch:
+    """What one message handed to a worker; it is over when every id in `open` was answered."""
+
+    __slots__ = ("cost", "items", "open", "sent_at", "sent_count")
+
+    def __init__(self, ids: set[bytes], items: int, cost: float, sent_at: float, sent_count: int) -> None:
+        self.open = ids
+        self.items = items
+        self.cost = cost
+        self.sent_at = sent_at
+        self.sent_count = sent_count
+
+
+class Worker:
+    """`peer` is the way to it; `info` what it said of itself; `heard` when it last gave a sign of life."""
+
+    __slots__ = (
+        "_done_at", "_sent_count", "batch_age_ms", "batches", "fit", "heard", "in_flight", "info", "joined", "metrics",
+        "peer", "state",
+    )  # fmt: skip
+
+    def __init__(self, peer: bytes, info: Register, now: float) -> None:
+        self.peer = peer
+        self.info = info
+        self.state = WorkerState(info.state, now)
+        self.heard = now
+        self.joined = now
+        self.batch_age_ms = 0
+        self.batches: deque[Batch] = deque()
+        self.in_flight: dict[bytes, Batch] = {}
+        self.fit = Fit()
+        self.metrics = WorkerMetrics()
+        self._done_at = now
+        self._sent_count = 0
+
+    def sent(self, pendings: list[Pending], now: float) -> None:
+        """These were handed over in one message."""
+        self._sent_count += len(pendings)
+        self._hold(pendings, sum(pending.cost for pending in pendings), now)
+        self.metrics.sent(self.batches[-1].items)
+
+    def adopted(self, pendings: list[Pending], now: float) -> None:
+        """It came with these already running: they are credits, but nothing to learn its speed from."""
+        if pendings:
+            self._hold(pendings, 0.0, now)
+
+    def _hold(self, pendings: list[Pending], cost: float, now: float) -> None:
+        items = sum(pending.request.items for pending in pendings)
+        batch = Batch({pending.id for pending in pendings}, items, cost, now, self._sent_count)
+        self.batches.append(batch)
+        for request_id in batch.open:
+            self.in_flight[request_id] = batch
+
+    def returned(self, request_id: bytes, now: float) -> bool:
+        """It answered, well or badly; True where it held a credit for it. A batch that is over teaches the fit."""
+        if request_id not in self.in_flight:
+            return False
+        batch = self._release(request_id)
+        if not batch.open:
+            if batch.cost > 0.0:
+                self.fit.observe(batch.cost, max(now - max(batch.sent_at, self._done_at), 1e-6))
+            self._done_at = now
+        return True
+
+    def _release(self, request_id: bytes) -> Batch:
+        batch = self.in_flight.pop(request_id)
+        batch.open.discard(request_id)
+        if not batch.open:
+            self.batches.remove(batch)
+        return batch
+
+    def forgotten(self, beat: Heartbeat) -> list[bytes]:
+        """Ids that it got, did not answer and does not hold: they were lost on the way, or inside it. Their credits return."""
+        if not self.in_flight:
+            return []
+        held = set(beat.holding)
+        lost = [i for i, batch in self.in_flight.items() if batch.sent_count <= beat.received and i not in held]
+        for request_id in lost:
+            self._release(request_id)
+        return lost
+
+    def finish_at(self, now: float) -> float:
+        """When it will have done all it holds, by its fit."""
+        at = now
+        for batch in self.batches:
+            begun = max(batch.sent_at, self._done_at) if batch is self.batches[0] else at
+            at = max(now, begun + self.fit.predict(batch.cost))
+        return at
+
+    def leave(self, now: float) -> None:
+        """It drains: no new work."""
+        if self.state.name != DRAINING:
+            self.state.on(LEAVING, now)

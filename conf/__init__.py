@@ -1,0 +1,1 @@
+"""Settings, where each came from, and the paths that follow from them. Imports the standard library and nothing else of ours."""

@@ -1,0 +1,85 @@
+"""How many cores this process may use, and what tells numeric libraries to use no more. Loads none of those libraries."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+Read = Callable[[PurePosixPath], str | None]
+"""The text of a file, or None where there is none."""
+
+_MOUNT = PurePosixPath("/sys/fs/cgroup")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+def usable_cores() -> int:
+    """Cores by affinity, or by the cgroup's CPU quota rounded up, whichever is less; at least 1."""
+    quota = cgroup_quota(_read)
+    return max(1, allowed_cores() if quota is None else min(allowed_cores(), math.ceil(quota)))
+
+
+def allowed_cores() -> int:
+    """Cores this process may be scheduled on; where the system has no affinity, all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment of a child that may compute with `threads` threads; it must be set before the child imports torch."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, threads))) | {"TOKENIZERS_PARALLELISM": "false"}
+
+
+def cgroup_quota(read: Read) -> float | None:
+    """CPU time, in cores, that cgroups leave this process: the least of its own quota and all above it. None = no quota."""
+    membership = read(PurePosixPath("/proc/self/cgroup")) or ""
+    quotas = []
+    for line in membership.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0" and not controllers:
+            quotas += [quota_v2(read(folder / "cpu.max")) for folder in _upwards(_MOUNT, path)]
+        elif "cpu" in controllers.split(","):
+            for folder in _upwards(_MOUNT / "cpu", path):
+                quotas.append(quota_v1(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def quota_v2(text: str | None) -> float | None:
+    """Cores of a `cpu.max`, such as "150000 100000" or "max 100000"; None = no quota, or not readable as one."""
+    words = (text or "").split()
+    return _ratio(words[0], words[1]) if len(words) == 2 else None
+
+
+def quota_v1(quota: str | None, period: str | None) -> float | None:
+    """Cores of a `cpu.cfs_quota_us` and its `cpu.cfs_period_us`; None = no quota (-1), or not readable as one."""
+    return _ratio((quota or "").strip(), (period or "").strip())
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    try:
+        used, of = int(quota), int(period)
+    except ValueError:
+        return None
+    return used / of if used > 0 and of > 0 else None
+
+
+def _upwards(mount: PurePosixPath, path: str) -> list[PurePosixPath]:
+    """The cgroup's folder and all above it up to the mount. In a container the path may be the host's, and lead nowhere."""
+    parts = [part for part in path.split("/") if part]
+    return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _read(path: PurePosixPath) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
