@@ -158,8 +158,10 @@ class Core:
         if error is not None:
             self._fail(peer, request.id, error)
             return
-        self.ledger.admit(Pending(request, peer, now))
-        self._stirred = True
+        pending = Pending(request, peer, now)
+        self.ledger.admit(pending)
+        if not self.registry.claim(pending, now):
+            self._stirred = True
 
     def _cancel(self, peer: bytes, record: messages.Cancel, now: float) -> None:
         pending = self.ledger.get(record.id)

@@ -39,6 +39,8 @@ class Ledger:
     def rebind(self, pending: Pending, client: bytes) -> None:
         """The same request was sent again, maybe by another way: the answer goes there."""
         self._clients.no_longer_waiting_for(pending.client, pending.id)
+        if pending.queued:
+            self.queue.rebind(pending, client)
         pending.client = client
         self._clients.waiting_for(client, pending.id)
 

@@ -30,6 +30,7 @@ class Registry:
         self._mixed_dtypes = mixed_dtypes
         self._by_peer: dict[bytes, Worker] = {}
         self._by_incarnation: dict[str, Worker] = {}
+        self._unclaimed: dict[bytes, bytes] = {}
         self.ever_ready = False
         self.rate = 0.0
         """Cost a second of all ready workers together, as of the last tick; 0 while nothing was measured."""
@@ -59,19 +60,16 @@ class Registry:
         """Why this worker may not join, or None."""
         if record.state not in REGISTER_STATES or not record.incarnation or record.max_batch < 1:
             return BadRequest(
-                "a registration names an incarnation, a state of loading, ready or draining, and a max_batch of at least 1"
+                "a registration names an incarnation, a state (loading, ready, draining) and a max_batch of at least 1"
             )
-        if record.collection != COLLECTION:
-            return BadRequest(f"this pool serves the collection {COLLECTION!r}, not {record.collection!r}")
-        if record.dtype and not self._mixed_dtypes:
-            other = next(
-                (w for w in self if w.info.dtype not in ("", record.dtype) and w.info.incarnation != record.incarnation), None
+        if record.collection not in COLLECTIONS:
+            return BadRequest(f"this pool serves the collections {', '.join(sorted(COLLECTIONS))}, not {record.collection!r}")
+        others = {w.info.dtype for w in self if w.info.incarnation != record.incarnation} - {"", record.dtype}
+        if record.dtype and others and not self._mixed_dtypes:
+            return BadRequest(
+                f"this pool runs {', '.join(others)}, this worker {record.dtype}: answers would depend on who gives them; "
+                "set worker.dtype, or pool.mixed_dtypes = true"
             )
-            if other is not None:
-                return BadRequest(
-                    f"this pool runs {other.info.dtype}, this worker {record.dtype}: answers would depend on who gives them; "
-                    "set worker.dtype, or pool.mixed_dtypes = true"
-                )
         return None
 
     def register(self, peer: bytes, record: Register, now: float) -> None:
@@ -97,10 +95,21 @@ class Registry:
             worker.leave(now)
 
     def _adopt(self, worker: Worker, running: tuple[bytes, ...], now: float) -> None:
-        found = [pending for pending in map(self._ledger.get, running) if pending is not None]
-        for pending in found:
-            self._ledger.running(pending, worker.peer, now)
-        worker.adopted(found, now)
+        """What it runs is a credit, also while nobody here knows the request: its client may send it again."""
+        worker.adopted(tuple(dict.fromkeys(running)), now)
+        for request_id in worker.in_flight:
+            pending = self._ledger.get(request_id)
+            if pending is None:
+                self._unclaimed[request_id] = worker.peer
+            else:
+                self._ledger.running(pending, worker.peer, now)
+
+    def claim(self, pending: Pending, now: float) -> bool:
+        """Whether a worker runs this newly admitted request already, from before: then it is not run again."""
+        peer = self._unclaimed.pop(pending.id, None)
+        if peer is not None:
+            self._ledger.running(pending, peer, now)
+        return peer is not None
 
     # ---- living ---------------------------------------------------------------------------------------------------------
 
@@ -122,6 +131,7 @@ class Registry:
         if worker is None:
             return False
         self._heard(worker, now)
+        self._unclaimed.pop(request_id, None)
         if worker.returned(request_id, now) and pending is not None:
             worker.metrics.replied((now - pending.dispatched) * 1e3, pending.request.items, now)
         return True
@@ -173,6 +183,8 @@ class Registry:
         self._give_back(worker, list(worker.in_flight))
 
     def _give_back(self, worker: Worker, request_ids: list[bytes]) -> None:
+        for request_id in request_ids:
+            self._unclaimed.pop(request_id, None)
         self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer))
 
     def check(self) -> None:
@@ -181,6 +193,8 @@ class Registry:
             listed = {request_id for batch in worker.batches for request_id in batch.open}
             if listed != set(worker.in_flight) or any(not batch.open for batch in worker.batches):
                 raise RuntimeError(f"worker {worker.info.incarnation}: credits {set(worker.in_flight)}, batches {listed}")
+            if any(self._unclaimed.get(i, worker.peer) != worker.peer for i in worker.in_flight):
+                raise RuntimeError(f"worker {worker.info.incarnation}: what it runs is claimed through another")
         for pending in self._ledger:
             for peer in pending.running_on:
                 worker_there = self._by_peer.get(peer)

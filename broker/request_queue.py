@@ -134,6 +134,15 @@ class RequestQueue:
             self._forget_empty(pending.request.priority)
         self._count(pending, -1)
 
+    def rebind(self, pending: Pending, client: bytes) -> None:
+        """A waiting request is now another client's: it waits in that one's share, unless it stands in front of everything."""
+        in_front = pending.id in self._returned
+        if not in_front:
+            self._levels[pending.request.priority].remove(pending)
+        pending.client = client
+        if not in_front:
+            self._levels[pending.request.priority].push(pending)
+
     def _next_priority(self) -> int:
         if len(self._levels) == 1:
             return next(iter(self._levels))

@@ -7,6 +7,7 @@ late ones too, by its death, or when its heartbeat no longer names the request.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from ..wire.messages import Heartbeat, Register
 from .fit import Fit
@@ -53,22 +54,27 @@ class Worker:
         self._done_at = now
         self._sent_count = 0
 
+    @property
+    def capacity(self) -> int:
+        """Items that it may hold: one batch running and one ready."""
+        return BATCHES_MAX * self.info.max_batch
+
     def sent(self, pendings: list[Pending], now: float) -> None:
         """These were handed over in one message."""
         self._sent_count += len(pendings)
-        self._hold(pendings, sum(pending.cost for pending in pendings), now)
-        self.metrics.sent(self.batches[-1].items)
-
-    def adopted(self, pendings: list[Pending], now: float) -> None:
-        """It came with these already running: they are credits, but nothing to learn its speed from."""
-        if pendings:
-            self._hold(pendings, 0.0, now)
-
-    def _hold(self, pendings: list[Pending], cost: float, now: float) -> None:
         items = sum(pending.request.items for pending in pendings)
-        batch = Batch({pending.id for pending in pendings}, items, cost, now, self._sent_count)
+        self._hold([pending.id for pending in pendings], items, sum(pending.cost for pending in pendings), now)
+        self.metrics.sent(items)
+
+    def adopted(self, running: Sequence[bytes], now: float) -> None:
+        """It came with these already running: they are credits, but nothing to learn its speed from."""
+        if running:
+            self._hold(running, len(running), 0.0, now)
+
+    def _hold(self, ids: Sequence[bytes], items: int, cost: float, now: float) -> None:
+        batch = Batch(set(ids), items, cost, now, self._sent_count)
         self.batches.append(batch)
-        for request_id in batch.open:
+        for request_id in ids:
             self.in_flight[request_id] = batch
 
     def returned(self, request_id: bytes, now: float) -> bool:

@@ -1,0 +1,394 @@
+"""The core with literal times: what comes in, what must go out."""
+
+from __future__ import annotations
+
+import pytest
+from broker_world import World
+from ragpool.broker.admission import Bounds
+from ragpool.broker.commands import PARENT
+from ragpool.wire import messages
+from ragpool.wire.messages import Failure, Reply, Request
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.core.check()
+
+
+def the_answer(world: World, request_id: bytes) -> Reply | Failure:
+    (answer,) = world.answers[request_id]
+    return answer
+
+
+def test_a_request_reaches_an_idle_worker_and_its_reply_the_client(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    assert worker.holding == [request_id]
+    world.advance(0.25)
+    world.answer(worker, request_id)
+    assert world.to_clients[-1][0] == client
+    assert isinstance(the_answer(world, request_id), Reply)
+    assert "queue" in the_answer(world, request_id).timings_ms
+
+
+def test_a_burst_of_ten_on_two_idle_workers_goes_five_and_five(world: World) -> None:
+    client = world.client()
+    workers = [world.worker(16), world.worker(16)]
+    for _ in range(10):
+        world.request(client)
+    world.turn()
+    assert [len(worker.holding) for worker in workers] == [5, 5]
+
+
+def test_single_requests_rotate_over_equal_idle_workers(world: World) -> None:
+    client = world.client()
+    workers = [world.worker() for _ in range(3)]
+    for _ in range(6):
+        request_id = world.request(client)
+        world.turn()
+        busy = next(worker for worker in workers if worker.holding)
+        world.advance(0.01)
+        world.answer(busy, request_id)
+    assert [worker.received for worker in workers] == [2, 2, 2]
+
+
+def test_the_faster_of_two_idle_workers_is_asked(world: World) -> None:
+    client, slow, fast = world.client(), world.worker(), world.worker()
+    for worker, took in ((slow, 0.5), (fast, 0.05)):
+        request_id = world.request(client)
+        world.turn()
+        assert worker.holding == [request_id]
+        world.advance(took)
+        world.answer(worker, request_id)
+    for _ in range(4):
+        request_id = world.request(client)
+        world.turn()
+        assert fast.holding == [request_id]
+        world.advance(0.05)
+        world.answer(fast, request_id)
+
+
+def test_a_busy_worker_gets_only_a_full_batch_to_park_and_only_one(world: World) -> None:
+    client, worker = world.client(), world.worker(max_batch=4)
+    world.request(client)
+    world.turn()
+    for _ in range(3):
+        world.request(client)
+    world.turn()
+    assert len(worker.holding) == 1, "three are no full batch of four"
+    world.request(client)
+    world.turn()
+    assert [len(batch) for batch in worker.batches] == [1, 4]
+    for _ in range(8):
+        world.request(client)
+    world.turn()
+    assert len(worker.holding) == 5, "one running and one ready is all"
+
+
+def test_a_lost_workers_requests_go_to_the_front_in_their_order(world: World) -> None:
+    client, first = world.client(), world.worker(max_batch=3)
+    lost = [world.request(client) for _ in range(3)]
+    world.turn()
+    waiting = world.request(client)
+    world.slots(("backoff", 0.5))
+    world.lose(first)
+    second = world.worker(max_batch=8)
+    world.turn()
+    assert second.holding == [*lost, waiting]
+    assert world.core.totals.retries == 3
+
+
+def test_a_late_reply_is_counted_and_dropped(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client, remaining_ms=100)
+    world.turn()
+    world.advance(0.2)
+    assert the_answer(world, request_id).code == "deadline_exceeded"
+    world.answer(worker, request_id)
+    world.from_worker(worker, Reply(request_id))
+    assert len(world.answers[request_id]) == 1
+    assert world.core.totals.late_replies == 2
+
+
+def test_a_worker_that_overran_keeps_its_credit_until_it_answers(world: World) -> None:
+    client, worker = world.client(), world.worker(max_batch=1)
+    late = world.request(client, remaining_ms=100)
+    world.turn()
+    world.advance(0.2)
+    nxt = world.request(client)
+    world.turn()
+    assert worker.holding == [late, nxt], "the next full batch is parked, not started as if it were idle"
+    world.request(client)
+    world.turn()
+    assert len(worker.holding) == 2
+
+
+@pytest.mark.parametrize("remaining_ms", [1, 50, 1000, 59_999])
+def test_a_deadline_fires_by_timer_within_its_resolution(world: World, remaining_ms: int) -> None:
+    client = world.client()
+    world.slots(("starting", 0.0))
+    request_id = world.request(client, remaining_ms=remaining_ms)
+    due = world.now + remaining_ms / 1e3
+    while request_id not in world.answers:
+        world.now = world.core.next_deadline()
+        world.turn()
+    assert the_answer(world, request_id).code == "deadline_exceeded"
+    assert due <= world.now <= due + 0.02
+
+
+def test_no_worker_and_none_to_come_is_said_at_once(world: World) -> None:
+    assert the_answer(world, world.request(world.client())).code == "no_workers"
+
+
+def test_work_waits_for_a_slot_that_starts(world: World) -> None:
+    client = world.client()
+    world.slots(("starting", 0.0))
+    request_id = world.request(client)
+    world.advance(20)
+    worker = world.worker()
+    world.turn()
+    assert worker.holding == [request_id]
+
+
+def test_work_waits_for_a_probe_that_comes_before_its_deadline_and_not_for_a_later_one(world: World) -> None:
+    client = world.client()
+    world.slots(("quarantined", 30.0))
+    patient = world.request(client, remaining_ms=40_000)
+    hasty = world.request(client, remaining_ms=20_000)
+    assert the_answer(world, hasty).code == "no_workers"
+    assert patient not in world.answers
+
+
+def test_waiting_work_is_told_when_the_last_hope_goes(world: World) -> None:
+    client = world.client()
+    world.slots(("starting", 0.0))
+    request_id = world.request(client)
+    world.slots(("stopped", 0.0))
+    assert the_answer(world, request_id).code == "no_workers"
+
+
+def test_a_full_queue_says_busy_with_a_time_to_come_back() -> None:
+    world = World(bounds=Bounds(queue_max=2, window=100))
+    client = world.client()
+    world.slots(("starting", 0.0))
+    kept = [world.request(client) for _ in range(2)]
+    refused = the_answer(world, world.request(client))
+    assert refused.code == "overloaded"
+    assert refused.retry_after_ms > 0
+    assert not set(kept) & set(world.answers)
+
+
+def test_a_window_bounds_one_client_and_not_its_neighbour() -> None:
+    world = World(bounds=Bounds(queue_max=100, window=2))
+    greedy, modest = world.client(), world.client()
+    world.slots(("starting", 0.0))
+    refused = [world.request(greedy) for _ in range(3)][-1]
+    assert the_answer(world, refused).code == "overloaded"
+    assert world.request(modest) not in world.answers
+
+
+def test_a_wait_longer_than_the_deadline_is_refused_at_once(world: World) -> None:
+    client, worker = world.client(), world.worker(max_batch=1)
+    first = world.request(client)
+    world.turn()
+    world.advance(1.0)
+    world.answer(worker, first)
+    world.advance(0.3)
+    for _ in range(10):
+        world.request(client)
+    world.turn()
+    assert the_answer(world, world.request(client, remaining_ms=2_000)).code == "overloaded"
+
+
+def test_the_same_request_sent_again_is_run_once_and_answered_by_the_new_way(world: World) -> None:
+    old, worker = world.client(), world.worker()
+    request_id = world.request(old)
+    world.turn()
+    new = world.client()
+    world.from_client(new, Request(request_id, "search", 1, 5, 60_000))
+    world.turn()
+    assert worker.holding == [request_id]
+    world.answer(worker, request_id)
+    assert world.to_clients[-1][0] == new
+
+
+def test_cancel_takes_queued_work_away_and_drops_running_work_on_return(world: World) -> None:
+    client, worker = world.client(), world.worker(max_batch=1)
+    running, queued = world.request(client), None
+    world.turn()
+    parked = world.request(client)
+    world.turn()
+    queued = world.request(client)
+    world.turn()
+    for request_id in (running, queued):
+        world.from_client(client, messages.Cancel(request_id))
+    world.answer(worker, running)
+    world.answer(worker, parked)
+    world.turn()
+    assert queued not in worker.holding
+    assert running not in world.answers
+    assert world.core.totals.cancelled == 2
+
+
+def test_nobody_cancels_what_is_not_his(world: World) -> None:
+    mine, other, worker = world.client(), world.client(), world.worker()
+    request_id = world.request(mine)
+    world.turn()
+    world.from_client(other, messages.Cancel(request_id))
+    world.answer(worker, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+
+
+def test_a_client_that_leaves_takes_its_queue_along(world: World) -> None:
+    client = world.client()
+    world.slots(("starting", 0.0))
+    world.request(client)
+    world.perform(world.core.lost("client", client, world.now))
+    assert len(world.core.ledger) == 0
+
+
+def test_an_unknown_client_and_an_unknown_worker_are_told(world: World) -> None:
+    world.from_client(b"stranger", messages.Ping())
+    assert world.to_clients == [(b"stranger", messages.Unknown())]
+    worker = world.worker()
+    world.restart_broker()
+    world.beat(worker)
+    assert worker.told_unknown
+
+
+def test_a_silent_worker_gets_no_new_work_then_loses_what_it_has(world: World) -> None:
+    client, silent = world.client(), world.worker()
+    world.slots(("running", 0.0))
+    request_id = world.request(client)
+    world.turn()
+    for _ in range(32):
+        world.advance(0.1)
+    assert world.core.registry.at(silent.peer).state.name == "suspect"
+    waiting = world.request(client)
+    world.turn()
+    assert waiting not in silent.holding
+    for _ in range(70):
+        world.advance(0.1)
+    assert world.core.registry.at(silent.peer) is None
+    other = world.worker()
+    world.turn()
+    assert other.holding == [request_id, waiting]
+
+
+def test_a_suspect_that_speaks_is_ready_again(world: World) -> None:
+    worker = world.worker()
+    world.advance(4.0)
+    world.beat(worker)
+    assert world.core.registry.at(worker.peer).state.name == "ready"
+
+
+def test_a_pause_of_the_broker_is_nobody_elses_silence(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    world.now += 60.0
+    world.turn()
+    assert world.core.registry.at(worker.peer).state.name == "ready"
+    assert the_answer(world, request_id).code == "deadline_exceeded", "its own deadline did pass"
+
+
+def test_a_worker_that_comes_back_by_another_way_keeps_what_it_runs(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    ids = [world.request(client) for _ in range(3)]
+    world.turn()
+    worker.holding.remove(ids[1])  # lost on the way
+    other = world.worker()
+    world.rejoin(worker)
+    world.turn()
+    assert set(worker.holding) == {ids[0], ids[2]}
+    assert other.holding == [ids[1]]
+
+
+def test_a_new_broker_adopts_what_workers_run_when_clients_send_it_again(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    world.restart_broker()
+    world.from_client(client, messages.Hello())
+    world.slots(("running", 0.0))
+    world.from_client(client, Request(request_id, "search", 1, 5, 60_000))
+    world.rejoin(worker)
+    world.turn()
+    assert worker.holding == [request_id], "it was not sent a second time"
+    world.answer(worker, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+
+
+def test_a_request_that_a_heartbeat_no_longer_names_is_given_to_another(world: World) -> None:
+    client, forgetful = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    forgetful.holding.clear()
+    forgetful.draining = True
+    other = world.worker()
+    world.beat(forgetful)
+    world.turn()
+    assert other.holding == [request_id]
+
+
+def test_a_heartbeat_from_before_the_request_came_returns_no_credit(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    world.from_worker(worker, messages.Heartbeat("ready", received=0))
+    world.turn()
+    assert [ids for _, ids in world.dispatches] == [[request_id]]
+
+
+def test_a_draining_pool_refuses_finishes_and_says_so(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    world.perform(world.core.receive(PARENT, b"", messages.Drain(), world.now))
+    assert the_answer(world, world.request(client)).code == "overloaded"
+    world.turn()
+    assert world.to_parent == []
+    world.answer(worker, request_id)
+    world.turn()
+    world.turn()
+    assert world.to_parent == [messages.Drained()]
+
+
+def test_a_worker_of_another_dtype_is_refused(world: World) -> None:
+    world.worker()
+    stranger = messages.Register("other", "ready", dtype="float16", max_batch=1)
+    (command,) = world.core.receive("worker", b"w", stranger, world.now)
+    assert isinstance(command.record, Failure)
+    assert "float16" in command.record.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("op", "drop tables", "bad_request"),
+        ("items", 0, "bad_request"),
+        ("items", 4097, "too_large"),
+        ("top_k", 0, "bad_request"),
+        ("top_k", 1001, "bad_request"),
+        ("remaining_ms", 0, "bad_request"),
+        ("remaining_ms", -5, "bad_request"),
+        ("priority", 101, "bad_request"),
+        ("collection", "wiki", "bad_request"),
+    ],
+)
+def test_a_header_that_lies_is_answered(world: World, field: str, value: object, code: str) -> None:
+    client = world.client()
+    world.worker()
+    fields = {"id": b"i" * 16, "op": "search", "items": 1, "top_k": 5, field: value}
+    world.from_client(client, Request(**fields))
+    assert the_answer(world, b"i" * 16).code == code
+
+
+def test_an_unknown_collection_is_answered_with_those_there_are(world: World) -> None:
+    client = world.client()
+    world.worker()
+    world.from_client(client, Request(b"i" * 16, "search", 1, 5, collection="wiki"))
+    assert "there is: default" in the_answer(world, b"i" * 16).message

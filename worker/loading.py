@@ -1,0 +1,96 @@
+"""Loads what a worker needs onto its device, on the device thread, and asks itself a first question before anybody else may.
+
+Everything heavy is imported here and not before: the worker has said `loading` by then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..conf.settings import ConfigurationError, Settings
+from ..wire.bodies import Work
+from ..wire.errors import RagpoolError
+from ..wire.messages import SEARCH, Failure, Limits, Register, Request
+from .batcher import Budget, Job
+from .owner import Loaded
+from .pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from ..index.encoder import Encoder
+    from ..index.store import Index
+
+BATCH_ON_CPU = 16
+BATCH_ON_CUDA = 256
+"""Items of a batch where `worker.max_batch` is 0. On a CPU small batches are as fast as large ones, and answer sooner."""
+
+WARM_UP = "what is the first question"
+
+log = logging.getLogger(__name__)
+
+
+def loader(settings: Settings, device: str, info: Register) -> Callable[[], Loaded]:
+    """What the device thread runs first. It raises `ConfigurationError` for what only the operator can mend."""
+    return lambda: load(settings, device, info)
+
+
+def load(settings: Settings, device: str, info: Register) -> Loaded:
+    """Index, model and engine on `device`, and proof that they answer."""
+    began = time.monotonic()
+    from ..index.encoder import load_encoder
+    from ..index.engine import load_engine
+    from ..index.store import open_index
+    from ..index.verify import verify_once
+
+    if not settings.index.path:
+        raise ConfigurationError("no index: set index.path, or say --index DIR")
+    index = open_index(settings.index.path)
+    verify_once(index)
+    manifest = index.manifest
+    encoder = load_encoder(
+        settings.worker.model or manifest.model.name,
+        device,
+        dtype=settings.worker.dtype,
+        query_prefix=manifest.query_prefix,
+        passage_prefix=manifest.passage_prefix,
+        normalize=manifest.normalized,
+    )
+    check_model(index, encoder)
+    engine = load_engine(index, device, settings.index.engine)
+    on_cuda = device.startswith("cuda")
+    items = settings.worker.max_batch or (BATCH_ON_CUDA if on_cuda else BATCH_ON_CPU)
+    pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
+    warm_up(pipeline)
+    log.info("ready on %s after %.1f s: %s, %s, %d passages", device, time.monotonic() - began, encoder.model, engine.name, index.count)
+    known = dataclasses.replace(
+        info,
+        model=encoder.model,
+        backend=encoder.backend,
+        dtype=encoder.dtype,
+        engine=engine.name,
+        index=settings.index.path,
+        index_version=manifest.version,
+        max_batch=items,
+    )
+    return Loaded(known, pipeline, Budget(items, settings.worker.max_batch_tokens))
+
+
+def check_model(index: Index, encoder: Encoder) -> None:
+    """Vectors of different models do not compare. Raises `ConfigurationError`."""
+    built = index.manifest.model
+    if encoder.fingerprint != built.sha256:
+        raise ConfigurationError(
+            f"the index {index.path} was built with {built.name} ({built.sha256[:12]}), "
+            f"the model {encoder.model} ({encoder.fingerprint[:12]}) is another one: their vectors do not compare"
+        )
+
+
+def warm_up(pipeline: Pipeline) -> None:
+    """One real search; raises what it failed with."""
+    request = Request(id=bytes(16), op=SEARCH, items=1, top_k=1)
+    (answer,) = pipeline.run([Job(request, Work(texts=(WARM_UP,)))], Limits())
+    if isinstance(answer, Failure):
+        raise RagpoolError(f"the warm-up query failed: {answer.message}")
