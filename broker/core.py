@@ -198,6 +198,8 @@ class Core:
     def _heartbeat(self, peer: bytes, record: messages.Heartbeat, now: float) -> None:
         if self.registry.heartbeat(peer, record, now):
             self._stirred = True
+            if record.state == DRAINING:
+                self._out.append(ToWorker(peer, messages.Drain()))
         else:
             self._out.append(ToWorker(peer, messages.Unknown()))
 

@@ -79,7 +79,7 @@ def _bind(socket: zmq.Socket[bytes], name: str, endpoint: str) -> None:
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
-        raise ConfigurationError(f"broker.{name} {endpoint} cannot be bound: {os.strerror(error.errno).lower()}") from None
+        raise ConfigurationError(f"broker.{name} {endpoint} cannot be bound: {str(error.strerror).lower()}") from None
 
 
 def _refuse_stealing(path: Path, name: str) -> None:

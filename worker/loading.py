@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..conf.settings import ConfigurationError, Settings
 from ..wire.bodies import Work
@@ -18,10 +17,6 @@ from ..wire.messages import SEARCH, Failure, Limits, Register, Request
 from .batcher import Budget, Job
 from .owner import Loaded
 from .pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from ..index.encoder import Encoder
-    from ..index.store import Index
 
 BATCH_ON_CPU = 16
 BATCH_ON_CUDA = 256
@@ -40,7 +35,7 @@ def loader(settings: Settings, device: str, info: Register) -> Callable[[], Load
 def load(settings: Settings, device: str, info: Register) -> Loaded:
     """Index, model and engine on `device`, and proof that they answer."""
     began = time.monotonic()
-    from ..index.encoder import load_encoder
+    from ..index.encoder import load_index_encoder
     from ..index.engine import load_engine
     from ..index.store import open_index
     from ..index.verify import verify_once
@@ -50,15 +45,9 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     index = open_index(settings.index.path)
     verify_once(index)
     manifest = index.manifest
-    encoder = load_encoder(
-        settings.worker.model or manifest.model.name,
-        device,
-        dtype=settings.worker.dtype,
-        query_prefix=manifest.query_prefix,
-        passage_prefix=manifest.passage_prefix,
-        normalize=manifest.normalized,
+    encoder = load_index_encoder(
+        manifest, device, settings.worker.dtype, settings.worker.model, settings.worker.max_batch_tokens
     )
-    check_model(index, encoder)
     engine = load_engine(index, device, settings.index.engine)
     on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or (BATCH_ON_CUDA if on_cuda else BATCH_ON_CPU)
@@ -76,16 +65,6 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
         max_batch=items,
     )
     return Loaded(known, pipeline, Budget(items, settings.worker.max_batch_tokens))
-
-
-def check_model(index: Index, encoder: Encoder) -> None:
-    """Vectors of different models do not compare. Raises `ConfigurationError`."""
-    built = index.manifest.model
-    if encoder.fingerprint != built.sha256:
-        raise ConfigurationError(
-            f"the index {index.path} was built with {built.name} ({built.sha256[:12]}), "
-            f"the model {encoder.model} ({encoder.fingerprint[:12]}) is another one: their vectors do not compare"
-        )
 
 
 def warm_up(pipeline: Pipeline) -> None:

@@ -164,15 +164,14 @@ class Session:
 
     def handle_timer(self, batch_age_ms: int, now: float) -> list[Command]:
         """Heartbeats, a broker that fell silent, and the end of a drain nobody confirms."""
-        if now >= self._heard + SILENCE_MAX_S:
-            return self._reconnect(now)
-        out: list[Command] = []
-        if now >= self._next_beat:
-            out.append(self._beat(batch_age_ms, now))
         if self._leave_at is not None and now >= self._leave_at:
             self._released = True
             self._leave_at = None
-        return [*out, *self._maybe_leave(now)]
+        if leaving := self._maybe_leave(now):
+            return leaving
+        if now >= self._heard + SILENCE_MAX_S:
+            return self._reconnect(now)
+        return [self._beat(batch_age_ms, now)] if now >= self._next_beat else []
 
     def _beat(self, batch_age_ms: int, now: float) -> Command:
         if not self._registered:

@@ -392,3 +392,16 @@ def test_an_unknown_collection_is_answered_with_those_there_are(world: World) ->
     world.worker()
     world.from_client(client, Request(b"i" * 16, "search", 1, 5, collection="wiki"))
     assert "there is: default" in the_answer(world, b"i" * 16).message
+
+
+def test_a_draining_worker_gets_nothing_more_and_is_told_that_nothing_more_will_come(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    running = world.request(client)
+    world.turn()
+    worker.draining = True
+    commands = world.core.receive("worker", worker.peer, messages.Heartbeat("draining", 1, 0, (running,)), world.now)
+    assert [command.record for command in commands] == [messages.Drain()]
+    other = world.worker()
+    later = world.request(client)
+    world.turn()
+    assert (worker.holding, other.holding) == ([running], [later])

@@ -93,7 +93,8 @@ class BrokerMachine(RuleBasedStateMachine):
     def worker_answers_twice_and_what_nobody_asked(self, pick: int) -> None:
         worker = self.worker(pick)
         if worker is not None:
-            for request_id in [*list(self.world.answers)[-2:], b"nobody asked me."]:
+            answered = [request_id for request_id in self.world.answers if request_id not in worker.holding]
+            for request_id in [*answered[-2:], b"nobody asked me."]:
                 self.world.from_worker(worker, Reply(request_id))
             self.world.turn()
 

@@ -1,0 +1,179 @@
+"""`rag-broker`: the pool and what an operator asks of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ..conf import render
+from ..conf.loader import Loaded, load
+from ..conf.paths import RunPaths
+from ..conf.settings import ConfigurationError
+from ..supervisor.rundir import pool_pid, wait_until_released
+from ..supervisor.state import read_state
+from ..wire.errors import RagpoolError
+from . import admin, cli_render
+from .cli_start import paths_of, start
+
+STOP_GRACE_S = 20.0
+"""Beyond the drain itself: how long the processes of a pool may take to leave."""
+
+config_option = click.option("--config", metavar="FILE", help="TOML, or the JSON of the older system.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+frontend_option = click.option("--frontend", metavar="URL", help="Address of the pool's frontend [tcp://127.0.0.1:5555].")
+run_dir_option = click.option("--run-dir", metavar="DIR", help="Run directory of the pool [named after the frontend's port].")
+
+
+class SentenceGroup(click.Group):
+    """Whatever is wrong with what came from outside is one sentence on stderr: exit code 2 for configuration, 1 for failure."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            click.echo(f"rag-broker: {error}", err=True)
+            ctx.exit(2)
+        except RagpoolError as error:
+            click.echo(f"rag-broker: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=SentenceGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ragpool")
+def main() -> None:
+    """A pool of retrieval workers behind one address.
+
+    \b
+    Examples:
+      rag-broker start                          the built-in demo index, on what this machine has
+      rag-broker start --index wiki --device cuda:0,cuda:1
+      rag-broker status
+      rag-broker stop
+    """
+
+
+@main.command("start")
+@config_option
+@click.option("--index", metavar="DIR", help="Index directory to serve.")
+@click.option("--demo", is_flag=True, help="Serve the built-in demo index.")
+@click.option("--device", metavar="D,D...", help="cpu, cuda, cuda:N, or auto: every CUDA device, else cpu.")
+@click.option("--workers", type=int, metavar="N", help="Worker processes, spread round robin over the devices.")
+@click.option("--model", metavar="M", help="Where the index's model is, if not by its own name.")
+@frontend_option
+@click.option("--backend", metavar="URL", help="Also listen here for workers of other hosts.")
+@run_dir_option
+@click.option("--insecure", is_flag=True, default=None, help="Allow addresses beyond loopback: whoever reaches them may use them.")
+def start_command(config: str | None, demo: bool, **flags: object) -> None:
+    """Run the pool in the foreground.
+
+    Prints one line beginning `ready` once a real query came back through the frontend. SIGTERM and Ctrl-C drain, a second one
+    ends at once.
+
+    \b
+    Examples:
+      rag-broker start --demo --workers 2
+      rag-broker start --index wiki --device cuda:0,cuda:1 --frontend tcp://127.0.0.1:6000
+      RAGPOOL_BROKER__QUEUE_MAX=10000 rag-broker start --config pool.toml
+    """
+    sys.exit(start(_load(config, flags), demo=demo))
+
+
+@main.command()
+@config_option
+@frontend_option
+@run_dir_option
+@json_option
+def status(config: str | None, as_json: bool, **flags: object) -> None:
+    """What the pool does, and why a worker died; also while the broker is down.
+
+    \b
+    Examples:
+      rag-broker status
+      rag-broker status --json --frontend tcp://127.0.0.1:6000
+    """
+    paths = paths_of(_load(config, flags).settings)
+    found = pool_status(paths)
+    click.echo(json.dumps(found, indent=2) if as_json else cli_render.status_text(found))
+
+
+@main.command()
+@config_option
+@frontend_option
+@run_dir_option
+def stop(config: str | None, **flags: object) -> None:
+    """Drain the pool and end it; returns once every process is gone.
+
+    \b
+    Example:
+      rag-broker stop --frontend tcp://127.0.0.1:6000
+    """
+    settings = _load(config, flags).settings
+    paths = paths_of(settings)
+    pid = _running(paths)
+    if admin.ask(paths.admin, "stop") is None and pid:
+        os.kill(pid, signal.SIGTERM)
+    if not wait_until_released(paths, settings.broker.drain_timeout_s + STOP_GRACE_S):
+        raise RagpoolError(f"the pool (pid {pid}) still drains; it was told to stop, and will")
+    click.echo("stopped")
+
+
+@main.command("config")
+@config_option
+@frontend_option
+@run_dir_option
+@json_option
+def config_command(config: str | None, as_json: bool, **flags: object) -> None:
+    """What is in force, and where each value came from: defaults < file < RAGPOOL_SECTION__KEY < flags.
+
+    \b
+    Examples:
+      rag-broker config
+      rag-broker config --config pool.toml --json
+    """
+    loaded = _load(config, flags)
+    click.echo(json.dumps(render.to_json(loaded), indent=2) if as_json else render.to_toml(loaded), nl=as_json)
+
+
+def pool_status(paths: RunPaths) -> dict[str, Any]:
+    """The status map; the broker's own answer, or while it is down what the parent wrote. Raises `RagpoolError` without a pool."""
+    _running(paths)
+    found = admin.ask(paths.admin, "status")
+    if found is not None:
+        return found
+    return cli_render.without_broker(read_state(paths.state_file) or {})
+
+
+def _running(paths: RunPaths) -> int:
+    pid = pool_pid(paths)
+    if pid is None:
+        raise RagpoolError(f"no pool runs here (its run directory would be {paths.root}); start one with `rag-broker start`")
+    return pid
+
+
+_FLAGS: Mapping[str, str] = {
+    "index": "index.path",
+    "device": "pool.devices",
+    "workers": "pool.workers",
+    "run_dir": "pool.run_dir",
+    "model": "worker.model",
+    "frontend": "broker.frontend",
+    "backend": "broker.backend",
+    "insecure": "broker.insecure",
+}
+
+
+def _load(config: str | None, flags: Mapping[str, object]) -> Loaded:
+    loaded = load(config, os.environ, {_FLAGS[name]: value for name, value in flags.items()})
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return loaded
+
+
+if __name__ == "__main__":
+    main()

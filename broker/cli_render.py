@@ -1,0 +1,90 @@
+"""The status map as text for a terminal. Pure: maps in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+BROKER_DOWN = "down"
+
+_WORKER_COLUMNS = (
+    ("worker", "id"), ("pid", "pid"), ("device", "device"), ("state", "state"), ("in flight", "in_flight"), ("served", "served"),
+    ("q/s", "qps"), ("batch", "batch_mean"), ("p50 ms", "p50_ms"), ("p99 ms", "p99_ms"), ("engine", "engine"),
+    ("dtype", "dtype"), ("index", "index_version"),
+)  # fmt: skip
+
+
+def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The status while the broker is down: what the parent wrote, and nothing that only the broker knows."""
+    return {
+        "broker": {
+            "pid": None,
+            "version": "",
+            "epoch": "",
+            "uptime_s": 0.0,
+            "state": BROKER_DOWN,
+            "queue_depth": 0,
+            "oldest_wait_ms": 0.0,
+            "in_flight": 0,
+            "clients": 0,
+            "queue_max": 0,
+            "last_exit": (state.get("broker") or {}).get("last_exit"),
+        },
+        "workers": [],
+        "slots": state.get("slots", []),
+        "totals": {
+            "requests": 0, "replies": 0, "errors": {}, "retries": 0, "hedges": 0, "late_replies": 0, "expired": 0, "cancelled": 0,
+        },
+    }  # fmt: skip
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """A few lines on the broker, a table of workers, and each slot that is not simply running."""
+    lines = [_broker_line(status["broker"]), _totals_line(status["totals"])]
+    if status["workers"]:
+        rows = [[str(worker.get(key, "")) for _, key in _WORKER_COLUMNS] for worker in status["workers"]]
+        lines += ["", *table([title for title, _ in _WORKER_COLUMNS], rows)]
+    told = [line for slot in status["slots"] for line in _slot_lines(slot)]
+    return "\n".join([*lines, *([""] if told else []), *told])
+
+
+def _broker_line(broker: Mapping[str, Any]) -> str:
+    if broker["state"] == BROKER_DOWN:
+        why = (broker.get("last_exit") or {}).get("reason", "")
+        return f"broker down{f' ({why})' if why else ''}; the supervisor is bringing it back"
+    return (
+        f"broker {broker['state']} (pid {broker['pid']}, up {broker['uptime_s']:.0f} s): {broker['queue_depth']} of "
+        f"{broker['queue_max']} queued, {broker['in_flight']} in flight, {broker['clients']} clients"
+    )
+
+
+def _totals_line(totals: Mapping[str, Any]) -> str:
+    errors = ", ".join(f"{count} {code}" for code, count in sorted(totals["errors"].items())) or "no errors"
+    return f"{totals['requests']} requests, {totals['replies']} replies, {errors}, {totals['retries']} retries"
+
+
+def _slot_lines(slot: Mapping[str, Any]) -> Iterable[str]:
+    last = slot.get("last_exit")
+    if slot["state"] == "running" and not last:
+        return
+    yield f"slot {slot.get('slot', '?')} on {slot['device']}: {slot['state']}, {slot['restarts']} restarts"
+    if last:
+        yield f"    last end: {last['reason']}"
+        tail = (last.get("log_tail") or "").strip().splitlines()
+        if tail:
+            yield f"    its last words: {tail[-1]}"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(titles))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)).rstrip()
+
+    return [line(titles), *map(line, rows)]
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "", 1).isdigit()

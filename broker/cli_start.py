@@ -1,0 +1,139 @@
+"""`rag-broker start`: settings become specs of processes, checked for what can be known before any of them starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ..conf import devices
+from ..conf.cores import thread_environment, usable_cores
+from ..conf.loader import idle_on_cpu
+from ..conf.loader import Loaded as LoadedSettings
+from ..conf.mapping import to_mapping
+from ..conf.paths import RunPaths, connect_address, run_dir
+from ..conf.settings import ConfigurationError, Settings
+from ..index.demo import demo_index_dir
+from ..index.manifest import MANIFEST_NAME, read_manifest
+from ..supervisor import rundir
+from ..supervisor.loop import Supervisor
+from ..supervisor.process import BROKER, PROBE, WORKER, ChildSpec, spawn
+from .sockets import check_exposure
+
+
+def paths_of(settings: Settings) -> RunPaths:
+    """The run directory that these settings name; raises `ConfigurationError`."""
+    return RunPaths(run_dir(settings, os.environ, os.getuid(), tempfile.gettempdir()))
+
+
+def start(loaded: LoadedSettings, *, demo: bool) -> int:
+    """The pool in the foreground; its exit code. Raises `ConfigurationError` before anything runs."""
+    check_exposure(loaded.settings)
+    chosen = devices.resolve(loaded.settings.pool.devices, os.environ)
+    for warning in idle_on_cpu(chosen, loaded.sources):
+        if warning not in loaded.warnings:
+            click.echo(f"warning: {warning}", err=True)
+    paths = paths_of(loaded.settings)
+    with rundir.claim(paths):
+        settings, told = _with_index(loaded.settings, demo)
+        settings = _resolved(settings, chosen)
+        count = settings.pool.workers
+        summary = f"{count} worker{'s' if count != 1 else ''} on {', '.join(dict.fromkeys(chosen))}, {told}"
+        return _supervisor(settings, paths, summary).run()
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
+    """With everything that "auto" and 0 stand for, so that all processes mean the same."""
+    count = devices.worker_count(settings.pool.workers, chosen, usable_cores())
+    return replace(
+        settings,
+        pool=replace(settings.pool, devices=chosen, workers=count),
+        worker=replace(settings.worker, dtype=devices.resolve_dtype(settings.worker.dtype, chosen)),
+    )
+
+
+def _with_index(settings: Settings, demo: bool) -> tuple[Settings, str]:
+    """The index to serve, built first where it is missing and can be; and what to call it."""
+    index = settings.index
+    if demo or not index.path:
+        folder = demo_index_dir()
+        name = "the built-in demo index"
+        if not (folder / MANIFEST_NAME).exists():
+            click.echo(f"building the demo index in {folder}, once", err=True)
+            _build("--demo", "--out", str(folder), *_model_of(settings))
+        if not demo:
+            click.echo(f"no index given (--index DIR): serving {name}, the reference texts of Python", err=True)
+    else:
+        folder, name = Path(index.path), index.path
+        if index.corpus and not (folder / MANIFEST_NAME).exists():
+            click.echo(f"building the index {folder} from {index.corpus}", err=True)
+            _build(index.corpus, "--out", str(folder), "--type", index.type, *_model_of(settings))
+    manifest = read_manifest(folder)
+    return replace(settings, index=replace(index, path=str(folder.absolute()))), f"{name} with {manifest.count:,} passages"
+
+
+def _model_of(settings: Settings) -> tuple[str, ...]:
+    return ("--model", settings.worker.model) if settings.worker.model else ()
+
+
+def _build(*args: str) -> None:
+    """Build an index in a child that ends with us; raises `ConfigurationError` when it does not succeed."""
+    death_fd, life_fd = os.pipe()
+    child = spawn(ChildSpec("build", "ragpool.index.cli", ("build", *args)), death_fd=death_fd)
+    try:
+        while (code := child.reap()) is None:
+            child.wait(0.5)
+    except BaseException:
+        child.send(signal.SIGKILL)
+        child.wait(5.0)
+        raise
+    finally:
+        os.close(death_fd)
+        os.close(life_fd)
+        if child.reap() is not None:
+            child.close()
+    if code:
+        raise ConfigurationError("the index could not be built")
+
+
+# ---- processes --------------------------------------------------------------------------------------------------------
+
+
+def _supervisor(settings: Settings, paths: RunPaths, summary: str) -> Supervisor:
+    as_json = json.dumps(to_mapping(settings))
+    return Supervisor(
+        [worker_spec(settings, paths.backend, slot) for slot in range(settings.pool.workers)],
+        settings=settings.supervisor,
+        broker=ChildSpec(BROKER, "ragpool.broker.main", ("--settings", as_json, "--run-dir", str(paths.root))),
+        probe=ChildSpec(PROBE, "ragpool.client.probe", (connect_address(settings.broker.frontend),)),
+        paths=paths,
+        drain_timeout_s=settings.broker.drain_timeout_s,
+        load_timeout_s=settings.worker.load_timeout_s,
+        on_ready=lambda frontend: print(f"ready {frontend} ({summary})", flush=True),
+        grow=lambda slot: worker_spec(settings, paths.backend, slot),
+    )
+
+
+def worker_spec(settings: Settings, backend: str, slot: int) -> ChildSpec:
+    """The worker of `slot`: devices in turn, and its share of the cores."""
+    device = settings.pool.devices[slot % len(settings.pool.devices)]
+    threads = max(1, usable_cores() // max(1, settings.pool.workers))
+    return ChildSpec(
+        WORKER,
+        "ragpool.worker.main",
+        ("--settings", json.dumps(to_mapping(settings)), "--device", device, "--backend", backend, "--slot", str(slot)),
+        slot=slot,
+        device=device,
+        env=thread_environment(threads),
+    )
+
+

@@ -1,0 +1,40 @@
+"""What makes a batch."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ragpool.wire.bodies import Work
+from ragpool.wire.messages import Request
+from ragpool.worker.batcher import Budget, Job, next_batch
+
+
+def job(number: int, lengths: list[int]) -> Job:
+    request = Request(number.to_bytes(16, "big"), "search", len(lengths), 5)
+    return Job(request, Work(texts=tuple("x" * length for length in lengths)))
+
+
+def test_all_that_waits_within_the_budget_in_its_order() -> None:
+    waiting = deque([job(i, [40]) for i in range(5)])
+    batch = next_batch(waiting, Budget(items=3, tokens=1000))
+    assert [j.request.id[-1] for j in batch] == [0, 1, 2]
+    assert len(waiting) == 2
+
+
+def test_one_that_is_over_the_budget_runs_alone() -> None:
+    waiting = deque([job(0, [40] * 32), job(1, [40])])
+    assert len(next_batch(waiting, Budget(items=8, tokens=10))) == 1
+
+
+@given(st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=8), min_size=1, max_size=30), st.integers(1, 20), st.integers(1, 600))
+def test_batches_keep_the_order_lose_nothing_and_hold_the_budget(lengths: list[list[int]], items: int, tokens: int) -> None:
+    jobs = [job(i, each) for i, each in enumerate(lengths)]
+    waiting, batches = deque(jobs), []
+    while waiting:
+        batches.append(next_batch(waiting, Budget(items, tokens)))
+    assert [j for batch in batches for j in batch] == jobs
+    for batch in batches:
+        assert len(batch) == 1 or sum(j.request.items for j in batch) <= items
+        assert len(batch) == 1 or sum(j.tokens for j in batch) <= tokens

@@ -1,0 +1,161 @@
+"""The device thread with runners that fail on purpose."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+from ragpool.conf.settings import ConfigurationError
+from ragpool.wire import bodies, exit_codes
+from ragpool.wire.messages import SEARCH, Failure, Limits, Register, Reply, Request
+from ragpool.wire.progress import SIZE, ProgressWriter, read_progress
+from ragpool.worker.batcher import Budget, Job
+from ragpool.worker.owner import Ended, Loaded, Owner
+
+DEADLINE_S = 10.0
+
+
+class NarrowRunner:
+    """Runs out of memory with more than `fits` requests at a time."""
+
+    def __init__(self, fits: int) -> None:
+        self.fits = fits
+        self.sizes: list[int] = []
+
+    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Reply | Failure]:
+        self.sizes.append(len(jobs))
+        if len(jobs) > self.fits:
+            raise MemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return [Reply(job.request.id) for job in jobs]
+
+
+class BrokenRunner:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Reply | Failure]:
+        raise self.error
+
+
+class WatchedRunner:
+    """Looks at what the progress buffer says while it runs."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self.buffer = buffer
+        self.seen = []
+
+    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Reply | Failure]:
+        self.seen.append(read_progress(self.buffer))
+        return [Reply(job.request.id) for job in jobs]
+
+
+class Listener:
+    """Collects outcomes until enough came."""
+
+    def __init__(self) -> None:
+        self.woken = threading.Event()
+
+    def until(self, owner: Owner, enough) -> list:
+        outcomes: list = []
+        while not enough(outcomes):
+            assert self.woken.wait(DEADLINE_S), f"only {outcomes} came"
+            self.woken.clear()
+            outcomes += owner.take()
+        return outcomes
+
+
+def started(runner, buffer: bytearray | None = None) -> tuple[Owner, Listener]:
+    listener = Listener()
+    loaded = Loaded(Register("i", "loading"), runner, Budget(64, 10_000))
+    owner = Owner(lambda: loaded, ProgressWriter(buffer or bytearray(SIZE)), listener.woken.set)
+    return owner, listener
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(n.to_bytes(16, "big"), SEARCH, 1, 5, body=bodies.search_body([f"query {n}"])) for n in range(count)]
+
+
+def answers_of(outcomes: list) -> list:
+    return [answer for outcome in outcomes if isinstance(outcome, list) for answer in outcome]
+
+
+def test_out_of_memory_is_answered_in_halves() -> None:
+    runner = NarrowRunner(fits=3)
+    owner, listener = started(runner)
+    owner.give(requests(8), Limits())
+    owner.start()
+    outcomes = listener.until(owner, lambda seen: len(answers_of(seen)) == 8)
+    assert {type(answer) for answer in answers_of(outcomes)} == {Reply}
+    assert runner.sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_memory_that_does_not_suffice_for_one_ends_in_a_recycled_process() -> None:
+    owner, listener = started(NarrowRunner(fits=0))
+    owner.give(requests(3), Limits())
+    owner.start()
+    outcomes = listener.until(owner, lambda seen: any(isinstance(outcome, Ended) for outcome in seen))
+    assert [answer.code for answer in answers_of(outcomes)] == ["remote_failure"] * 3
+    assert outcomes[-1].code == exit_codes.AGAIN
+
+
+def test_a_defect_fails_its_batch_and_the_next_is_served() -> None:
+    owner, listener = started(BrokenRunner(ValueError("no such thing")))
+    owner.give(requests(2), Limits())
+    owner.start()
+    outcomes = listener.until(owner, lambda seen: len(answers_of(seen)) == 2)
+    assert "ValueError: no such thing" in answers_of(outcomes)[0].message
+    owner.give(requests(1), Limits())
+    listener.until(owner, lambda seen: len(answers_of(seen)) == 1)
+
+
+def test_a_broken_device_ends_the_process() -> None:
+    owner, listener = started(BrokenRunner(RuntimeError("CUDA error: an illegal memory access was encountered")))
+    owner.give(requests(1), Limits())
+    owner.start()
+    outcomes = listener.until(owner, lambda seen: any(isinstance(outcome, Ended) for outcome in seen))
+    assert outcomes[-1].code == exit_codes.CUDA_BROKEN
+
+
+def test_a_body_that_is_wrong_is_answered_and_never_reaches_the_device() -> None:
+    runner = NarrowRunner(fits=8)
+    owner, listener = started(runner)
+    owner.start()
+    listener.until(owner, bool)
+    owner.give([Request(b"x" * 16, SEARCH, 2, 5, body=bodies.search_body(["one"]))], Limits())
+    (answer,) = answers_of(listener.until(owner, bool))
+    assert answer.code == "bad_request"
+    assert runner.sizes == []
+
+
+def test_what_runs_is_stamped_while_it_runs_and_cleared_after() -> None:
+    buffer = bytearray(SIZE)
+    runner = WatchedRunner(buffer)
+    owner, listener = started(runner, buffer)
+    owner.give(requests(2), Limits())
+    owner.start()
+    listener.until(owner, lambda seen: len(answers_of(seen)) == 2)
+    (seen,) = runner.seen
+    assert seen.running == tuple(request.id for request in requests(2))
+    assert seen.started_ns > 0
+    assert read_progress(buffer).running == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("no index at nowhere"), exit_codes.CONFIGURATION),
+        (RuntimeError("CUDA error: out of order"), exit_codes.CUDA_BROKEN),
+        (RuntimeError("what"), exit_codes.FAILURE),
+    ],
+)
+def test_loading_that_fails_ends_with_the_code_that_tells_why(error: Exception, code: int) -> None:
+    def load() -> Loaded:
+        raise error
+
+    listener = Listener()
+    owner = Owner(load, ProgressWriter(bytearray(SIZE)), listener.woken.set)
+    owner.start()
+    (ended,) = listener.until(owner, bool)
+    assert ended.code == code
+    assert str(error) in ended.sentence

@@ -1,0 +1,126 @@
+"""Batches through the pipeline, with an encoder and an engine of a few numbers: what is asked is what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from ragpool.wire import bodies, codec
+from ragpool.wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply, Request
+from ragpool.worker.batcher import Job
+from ragpool.worker.pipeline import Pipeline
+
+
+@dataclass
+class Encoded:
+    vectors: np.ndarray
+    tokens: list[int]
+    truncated: list[bool]
+
+
+class LengthEncoder:
+    """A text becomes (its length, 1); passages get the second value negative. Remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[list[str]] = []
+
+    def encode(self, texts: Sequence[str], kind: str = "query") -> Encoded:
+        self.given.append(list(texts))
+        rows = np.array([[len(text), 1 if kind == "query" else -1] for text in texts], np.float32)
+        return Encoded(rows, [len(text) for text in texts], [len(text) > 20 for text in texts])
+
+
+class RowEngine:
+    """Row r scores x - r for a query (x, y)."""
+
+    name, dim, count = "rows", 2, 6
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.tile(np.arange(min(k, self.count)), (len(queries), 1))
+        return queries[:, :1] - rows.astype(np.float32), rows
+
+
+class Shelf:
+    def raw(self, row: int) -> bytes:
+        return codec.pack({"id": f"p{row}", "title": "", "text": f"text {row}", "metadata": {}})
+
+    def find(self, passage_id: str) -> int | None:
+        return int(passage_id[1:]) if passage_id in {f"p{row}" for row in range(6)} else None
+
+
+@pytest.fixture
+def encoder() -> LengthEncoder:
+    return LengthEncoder()
+
+
+@pytest.fixture
+def pipeline(encoder: LengthEncoder) -> Pipeline:
+    return Pipeline(encoder, RowEngine(), Shelf(), "v1")
+
+
+def search(number: int, *queries: str, top_k: int = 2) -> Job:
+    return Job(Request(bytes([number]) * 16, SEARCH, len(queries), top_k), bodies.Work(texts=queries))
+
+
+def by_id(answers: list[Reply | Failure]) -> dict[int, Reply | Failure]:
+    return {answer.id[0]: answer for answer in answers}
+
+
+def ids_and_scores(reply: Reply) -> list[list[tuple[str, float]]]:
+    return [[(p["id"], s) for s, p in zip(scores, passages)] for scores, passages in bodies.decode_results(reply.body)]
+
+
+def test_each_request_gets_its_own_rows_cut_to_its_top_k(pipeline: Pipeline) -> None:
+    answers = by_id(pipeline.run([search(1, "a", "bbb", top_k=1), search(2, "cc", top_k=3)], Limits()))
+    assert ids_and_scores(answers[1]) == [[("p0", 1.0)], [("p0", 3.0)]]
+    assert ids_and_scores(answers[2]) == [[("p0", 2.0), ("p1", 1.0), ("p2", 0.0)]]
+    assert answers[1].index_version == "v1"
+    assert set(answers[1].timings_ms) == {"encode", "search", "fetch"}
+
+
+def test_identical_texts_are_encoded_once(pipeline: Pipeline, encoder: LengthEncoder) -> None:
+    answers = pipeline.run([search(1, "same", "other"), search(2, "same")], Limits())
+    assert encoder.given == [["same", "other"]]
+    assert len(answers) == 2
+
+
+def test_the_reply_tells_cost_and_which_queries_were_cut(pipeline: Pipeline) -> None:
+    (reply,) = pipeline.run([search(1, "short", "x" * 30)], Limits())
+    assert (reply.cost, reply.truncated) == (35, (1,))
+
+
+def test_all_operations_share_a_batch(pipeline: Pipeline) -> None:
+    vectors = np.array([[7, 0], [9, 0]], "<f4").tobytes()
+    jobs = [
+        search(1, "a"),
+        Job(Request(b"\2" * 16, SEARCH_VECTOR, 2, 1), bodies.Work(vectors=vectors, dim=2)),
+        Job(Request(b"\3" * 16, EMBED, 1), bodies.Work(texts=("a",), kind="passage")),
+        Job(Request(b"\4" * 16, FETCH, 2), bodies.Work(ids=("p5", "p0"))),
+    ]
+    answers = by_id(pipeline.run(jobs, Limits()))
+    assert ids_and_scores(answers[2]) == [[("p0", 7.0)], [("p0", 9.0)]]
+    assert np.frombuffer(bodies.decode_vectors(answers[3].body)[0], "<f4").tolist() == [1.0, -1.0]
+    assert [p["id"] for p in bodies.decode_passages(answers[4].body)] == ["p5", "p0"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (Job(Request(b"\2" * 16, SEARCH_VECTOR, 1, 1), bodies.Work(vectors=bytes(12), dim=3)), "3 dimensions, the index has 2"),
+        (Job(Request(b"\2" * 16, SEARCH_VECTOR, 1, 1), bodies.Work(vectors=np.array([np.nan, 0], "<f4").tobytes(), dim=2)), "finite"),
+        (Job(Request(b"\2" * 16, FETCH, 2), bodies.Work(ids=("p0", "nope"))), "ids[1]"),
+    ],
+)
+def test_a_wrong_request_fails_alone_with_its_reason(pipeline: Pipeline, bad: Job, words: str) -> None:
+    answers = by_id(pipeline.run([search(1, "a"), bad], Limits()))
+    assert isinstance(answers[1], Reply)
+    assert answers[2].code == "bad_request"
+    assert words in answers[2].message
+
+
+def test_a_reply_over_the_frame_limit_names_its_size_and_the_top_k_that_fits(pipeline: Pipeline) -> None:
+    (answer,) = pipeline.run([search(1, "a", top_k=6)], Limits(frame_max_bytes=200))
+    assert answer.code == "too_large"
+    assert "top_k" in answer.message
