@@ -32,5 +32,3 @@ def ask(endpoint: str, command: str, argument: str = "", timeout_s: float = 2.0)
     if not isinstance(answer, AdminReply):
         raise ProtocolError("the broker's answer is not one")
     return bodies.decode_map(answer.body)
-
-

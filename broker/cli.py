@@ -68,7 +68,7 @@ def main() -> None:
 @frontend_option
 @click.option("--backend", metavar="URL", help="Also listen here for workers of other hosts.")
 @run_dir_option
-@click.option("--insecure", is_flag=True, default=None, help="Allow addresses beyond loopback: whoever reaches them may use them.")
+@click.option("--insecure", is_flag=True, default=None, help="Allow addresses that other machines can reach.")
 def start_command(config: str | None, demo: bool, **flags: object) -> None:
     """Run the pool in the foreground.
 
@@ -141,7 +141,7 @@ def config_command(config: str | None, as_json: bool, **flags: object) -> None:
 
 
 def pool_status(paths: RunPaths) -> dict[str, Any]:
-    """The status map; the broker's own answer, or while it is down what the parent wrote. Raises `RagpoolError` without a pool."""
+    """The broker's own answer, or while it is down what the parent wrote. Raises `RagpoolError` without a pool."""
     _running(paths)
     found = admin.ask(paths.admin, "status")
     if found is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ import click
 
 from ..conf import devices
 from ..conf.cores import thread_environment, usable_cores
-from ..conf.loader import idle_on_cpu
 from ..conf.loader import Loaded as LoadedSettings
+from ..conf.loader import idle_on_cpu
 from ..conf.mapping import to_mapping
 from ..conf.paths import RunPaths, connect_address, run_dir
 from ..conf.settings import ConfigurationError, Settings
@@ -48,7 +47,7 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
         return _supervisor(settings, paths, summary).run()
 
 
-# ---- settings ---------------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------------------------
 
 
 def _resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
@@ -105,7 +104,7 @@ def _build(*args: str) -> None:
         raise ConfigurationError("the index could not be built")
 
 
-# ---- processes --------------------------------------------------------------------------------------------------------
+# ---- processes -----------------------------------------------------------------------------------------------------
 
 
 def _supervisor(settings: Settings, paths: RunPaths, summary: str) -> Supervisor:
@@ -135,5 +134,3 @@ def worker_spec(settings: Settings, backend: str, slot: int) -> ChildSpec:
         device=device,
         env=thread_environment(threads),
     )
-
-

@@ -78,7 +78,7 @@ class Core:
             PARENT: {messages.Slots: self._slots, messages.Gone: self._gone, messages.Drain: self._drain},
         }
 
-    # ---- the doors ------------------------------------------------------------------------------------------------------
+    # ---- the doors -------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> str:
@@ -132,7 +132,7 @@ class Core:
         out, self._out = self._out, []
         return out
 
-    # ---- clients --------------------------------------------------------------------------------------------------------
+    # ---- clients ---------------------------------------------------------------------------------------------------
 
     def _hello(self, peer: bytes, record: messages.Hello, now: float) -> None:
         self.clients.welcome(peer, record.client, record.items_max)
@@ -184,7 +184,7 @@ class Core:
             self._to_client(peer, messages.Unknown())
         return client
 
-    # ---- workers --------------------------------------------------------------------------------------------------------
+    # ---- workers ---------------------------------------------------------------------------------------------------
 
     def _register(self, peer: bytes, record: messages.Register, now: float) -> None:
         error = self.registry.refuses(record)
@@ -237,7 +237,7 @@ class Core:
         if self.registry.lose(peer, now):
             self._lost_capacity(now)
 
-    # ---- the parent -----------------------------------------------------------------------------------------------------
+    # ---- the parent ------------------------------------------------------------------------------------------------
 
     def _slots(self, peer: bytes, record: messages.Slots, now: float) -> None:
         self.slots.update(record.slots, now)
@@ -251,7 +251,7 @@ class Core:
     def _drain(self, peer: bytes, record: messages.Drain, now: float) -> None:
         self.draining = True
 
-    # ---- time and work --------------------------------------------------------------------------------------------------
+    # ---- time and work ---------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + liveness.TICK_S
@@ -292,7 +292,7 @@ class Core:
             client_pending=len(client.pending),
         )
 
-    # ---- answers --------------------------------------------------------------------------------------------------------
+    # ---- answers ---------------------------------------------------------------------------------------------------
 
     def _welcome(self) -> messages.Welcome:
         settings = self.settings

@@ -1,4 +1,4 @@
-"""The broker process: `python -m ragpool.broker.main --settings JSON --run-dir DIR [--channel-fd N]`. Started by the supervisor."""
+"""The broker process, as the supervisor starts it: `python -m ragpool.broker.main --settings JSON --run-dir DIR`."""
 
 from __future__ import annotations
 

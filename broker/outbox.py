@@ -1,7 +1,7 @@
 """Sending through a ROUTER without ever waiting for a slow peer.
 
-A peer whose pipe is full gets a queue of its own, bounded in bytes and retried by timer; beyond the bound, or once nobody is there,
-what was meant for it is dropped and counted. POLLOUT cannot tell: it is true while the one peer needed is full.
+A peer whose pipe is full gets a queue of its own, bounded in bytes and retried by timer; beyond the bound, or once nobody is
+there, what was meant for it is dropped and counted. POLLOUT cannot tell: it is true while the one peer needed is full.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Registry:
     def in_flight(self) -> int:
         return sum(len(worker.in_flight) for worker in self)
 
-    # ---- joining --------------------------------------------------------------------------------------------------------
+    # ---- joining ---------------------------------------------------------------------------------------------------
 
     def refuses(self, record: Register) -> RagpoolError | None:
         """Why this worker may not join, or None."""
@@ -111,7 +111,7 @@ class Registry:
             self._ledger.running(pending, peer, now)
         return peer is not None
 
-    # ---- living ---------------------------------------------------------------------------------------------------------
+    # ---- living ----------------------------------------------------------------------------------------------------
 
     def heartbeat(self, peer: bytes, beat: Heartbeat, now: float) -> bool:
         """A sign of life with an account of what it holds; False when nobody is registered at `peer`."""
@@ -153,7 +153,7 @@ class Registry:
         for worker in self:
             worker.heard = min(worker.heard + gap_s, now)
 
-    # ---- leaving --------------------------------------------------------------------------------------------------------
+    # ---- leaving ---------------------------------------------------------------------------------------------------
 
     def judge(self, now: float) -> bool:
         """Look at everybody's silence; True when somebody was given up. Also renews `rate`."""

@@ -84,7 +84,7 @@ class Server:
         self._commands += self._core.handle_timer(now)
         self._perform(now)
 
-    # ---- receiving ------------------------------------------------------------------------------------------------------
+    # ---- receiving -------------------------------------------------------------------------------------------------
 
     def _receive(self, router: zmq.Socket[bytes], take: Callable[[list[bytes], float], None]) -> None:
         now = time.monotonic()
@@ -149,7 +149,7 @@ class Server:
             record = codec.decode_datagram(datagram, FROM_PARENT)
             self._commands += self._core.receive(PARENT, b"", record, time.monotonic())
 
-    # ---- performing -----------------------------------------------------------------------------------------------------
+    # ---- performing ------------------------------------------------------------------------------------------------
 
     def _perform(self, now: float) -> None:
         """Do what the core said, until it says nothing more: a peer found gone on the way is told to it."""

@@ -45,15 +45,15 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     index = open_index(settings.index.path)
     verify_once(index)
     manifest = index.manifest
-    encoder = load_index_encoder(
-        manifest, device, settings.worker.dtype, settings.worker.model, settings.worker.max_batch_tokens
-    )
+    encoder = load_index_encoder(manifest, device, settings.worker.dtype, settings.worker.model, settings.worker.max_batch_tokens)
     engine = load_engine(index, device, settings.index.engine)
     on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or (BATCH_ON_CUDA if on_cuda else BATCH_ON_CPU)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
     warm_up(pipeline)
-    log.info("ready on %s after %.1f s: %s, %s, %d passages", device, time.monotonic() - began, encoder.model, engine.name, index.count)
+    log.info(
+        "ready on %s after %.1f s: %s, %s, %d passages", device, time.monotonic() - began, encoder.model, engine.name, index.count
+    )
     known = dataclasses.replace(
         info,
         model=encoder.model,

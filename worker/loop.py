@@ -1,4 +1,4 @@
-"""A worker's edge: one thread owns the socket, feeds session and device thread, and performs what they say. It decides nothing."""
+"""A worker's edge: one thread owns the socket, feeds session and device thread, does what they say. It decides nothing."""
 
 from __future__ import annotations
 

@@ -22,7 +22,13 @@ from .session import LOADING
 
 
 def run_worker(
-    settings: Settings, device: str, backend: str, slot: int, incarnation: str, buffer: progress.SharedBuffer, ready_fd: int | None
+    settings: Settings,
+    device: str,
+    backend: str,
+    slot: int,
+    incarnation: str,
+    buffer: progress.SharedBuffer,
+    ready_fd: int | None,
 ) -> int:
     """One worker until it drains or breaks; its exit code. The sentence for the operator goes to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -70,7 +70,7 @@ class Owner(threading.Thread):
         self._outcomes: deque[Outcome] = deque()
         self._memory_faults = 0
 
-    # ---- the I/O thread's side --------------------------------------------------------------------------------------------
+    # ---- the I/O thread's side -------------------------------------------------------------------------------------
 
     def give(self, requests: Sequence[Request], limits: Limits) -> None:
         """These are to be run; those whose bodies are wrong are answered at once."""
@@ -92,7 +92,7 @@ class Owner(threading.Thread):
             taken.append(self._outcomes.popleft())
         return taken
 
-    # ---- its own side -----------------------------------------------------------------------------------------------------
+    # ---- its own side ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         try:

@@ -36,7 +36,7 @@ class Passages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Encodings:
-    """Vectors float32 (n, dim) of the distinct texts of a batch, with their place, true cost in tokens, and whether they were cut."""
+    """Vectors float32 (n, dim) of the distinct texts of a batch, their places, true costs in tokens, and whether they were cut."""
 
     place: dict[tuple[str, str], int]
     vectors: Floats
@@ -88,7 +88,7 @@ class Pipeline:
         stages.done("fetch")
         return refused + [self._answer(job, bodies[job.request.id], encodings, stages.ms, limits) for job in sound]
 
-    # ---- stages -------------------------------------------------------------------------------------------------------
+    # ---- stages ----------------------------------------------------------------------------------------------------
 
     def _problem(self, job: Job) -> RagpoolError | None:
         work = job.work

@@ -1,7 +1,7 @@
 """A worker's side of its link to the broker: records and times in, commands out. No socket, no clock, no model.
 
-A session is one socket: a fresh one is opened, and REGISTER said again, when the broker does not know us, has another epoch, or was
-silent for `SILENCE_MAX` of its pings. What we hold goes on being computed meanwhile; answers wait for the next WELCOME.
+A session is one socket: a fresh one is opened, and REGISTER said again, when the broker does not know us, has another epoch, or
+was silent for `SILENCE_MAX_S`. What we hold goes on being computed meanwhile; answers wait for the next WELCOME.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Session:
         """Requests that we have and did not answer yet, or whose answers wait for a WELCOME."""
         return tuple(self._holding)
 
-    # ---- what happens on our side -------------------------------------------------------------------------------------
+    # ---- what happens on our side ----------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Command]:
         return self._reconnect(now)
@@ -113,7 +113,7 @@ class Session:
             self._next_beat = now
         return self._maybe_leave(now)
 
-    # ---- what the broker says -------------------------------------------------------------------------------------------
+    # ---- what the broker says --------------------------------------------------------------------------------------
 
     def receive(self, record: Decoded, now: float) -> list[Command]:
         self._heard = now
@@ -155,7 +155,7 @@ class Session:
         behind = [Send((self._registration(),))] if self._state == READY and self._registered_as != READY else []
         return [*behind, *self._flush()]
 
-    # ---- time -----------------------------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
         silence_ends = self._heard + SILENCE_MAX_S
@@ -181,7 +181,7 @@ class Session:
         self._next_beat = now + (UNEASY_INTERVAL_S if uneasy else min(self._interval, UNEASY_S))
         return Send((Heartbeat(self._state, self._received, batch_age_ms, self.holding),))
 
-    # ---- steps ----------------------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------------------------
 
     def _reconnect(self, now: float) -> list[Command]:
         self._registered = False

@@ -1,4 +1,4 @@
-"""The core against everything that may happen, in any order: its laws hold after each step, and at the end nothing is left over."""
+"""The core against all that may happen, in any order: its laws hold after each step, and in the end nothing is left over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.cancelled: set[bytes] = set()
         self.checked = 0
 
-    # ---- what may happen ----------------------------------------------------------------------------------------------------
+    # ---- what may happen -------------------------------------------------------------------------------------------
 
     @rule(client=CLIENTS, items=st.sampled_from([1, 1, 1, 5, 32]), remaining_ms=st.sampled_from([50, 2_000, 60_000]),
           priority=st.sampled_from([0, 0, 5, -5]), burst=st.integers(1, 12))  # fmt: skip
@@ -161,7 +161,7 @@ class BrokerMachine(RuleBasedStateMachine):
             )
         self.world.turn()
 
-    # ---- what must hold -------------------------------------------------------------------------------------------------------
+    # ---- what must hold --------------------------------------------------------------------------------------------
 
     @invariant()
     def laws(self) -> None:
@@ -197,7 +197,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.world.answer_all(worker)
         assert sum(len(worker.in_flight) for worker in self.world.core.registry) == 0, "every credit has come back"
 
-    # ---- small steps ------------------------------------------------------------------------------------------------------------
+    # ---- small steps -----------------------------------------------------------------------------------------------
 
     def unanswered(self) -> list[bytes]:
         return [i for i in self.owner if i not in self.world.answers and i not in self.cancelled]

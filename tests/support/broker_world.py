@@ -56,7 +56,7 @@ class World:
         self._peers += 1
         return b"peer-%d" % self._peers
 
-    # ---- driving ----------------------------------------------------------------------------------------------------------
+    # ---- driving ---------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
         """One turn of the edge's loop, and the turns that this one causes."""
@@ -101,7 +101,7 @@ class World:
         """Another incarnation, which knows nobody."""
         self.core = self._new_core()
 
-    # ---- clients ----------------------------------------------------------------------------------------------------------
+    # ---- clients ---------------------------------------------------------------------------------------------------
 
     def client(self) -> bytes:
         peer = self.new_peer()
@@ -111,14 +111,16 @@ class World:
     def from_client(self, peer: bytes, record: messages.Record) -> None:
         self.perform(self.core.receive(CLIENT, peer, record, self.now))
 
-    def request(self, client: bytes, *, items: int = 1, remaining_ms: int = 60_000, priority: int = 0, body: bytes = b"x" * 40) -> bytes:
+    def request(
+        self, client: bytes, *, items: int = 1, remaining_ms: int = 60_000, priority: int = 0, body: bytes = b"x" * 40
+    ) -> bytes:
         self._ids += 1
         request_id = self._ids.to_bytes(16, "big")
         record = Request(request_id, "search", items, 5, remaining_ms, priority, "default", body)
         self.from_client(client, record)
         return request_id
 
-    # ---- workers ----------------------------------------------------------------------------------------------------------
+    # ---- workers ---------------------------------------------------------------------------------------------------
 
     def worker(self, max_batch: int = 8, incarnation: str | None = None) -> FakeWorker:
         peer = self.new_peer()

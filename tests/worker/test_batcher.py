@@ -28,7 +28,10 @@ def test_one_that_is_over_the_budget_runs_alone() -> None:
     assert len(next_batch(waiting, Budget(items=8, tokens=10))) == 1
 
 
-@given(st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=8), min_size=1, max_size=30), st.integers(1, 20), st.integers(1, 600))
+JOBS = st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=8), min_size=1, max_size=30)
+
+
+@given(JOBS, st.integers(1, 20), st.integers(1, 600))
 def test_batches_keep_the_order_lose_nothing_and_hold_the_budget(lengths: list[list[int]], items: int, tokens: int) -> None:
     jobs = [job(i, each) for i, each in enumerate(lengths)]
     waiting, batches = deque(jobs), []

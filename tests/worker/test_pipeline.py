@@ -105,11 +105,14 @@ def test_all_operations_share_a_batch(pipeline: Pipeline) -> None:
     assert [p["id"] for p in bodies.decode_passages(answers[4].body)] == ["p5", "p0"]
 
 
+NOT_A_NUMBER = np.array([np.nan, 0], "<f4").tobytes()
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
         (Job(Request(b"\2" * 16, SEARCH_VECTOR, 1, 1), bodies.Work(vectors=bytes(12), dim=3)), "3 dimensions, the index has 2"),
-        (Job(Request(b"\2" * 16, SEARCH_VECTOR, 1, 1), bodies.Work(vectors=np.array([np.nan, 0], "<f4").tobytes(), dim=2)), "finite"),
+        (Job(Request(b"\2" * 16, SEARCH_VECTOR, 1, 1), bodies.Work(vectors=NOT_A_NUMBER, dim=2)), "finite"),
         (Job(Request(b"\2" * 16, FETCH, 2), bodies.Work(ids=("p0", "nope"))), "ids[1]"),
     ],
 )

@@ -64,7 +64,8 @@ def test_requests_are_run_answered_and_no_longer_held(ready: Session) -> None:
 
 def test_replies_and_failures_travel_in_messages_of_one_kind(ready: Session) -> None:
     ready.receive_requests([request(1), request(2), request(3)], 6.0)
-    replies, failures = ready.answered([Reply(request(1).id), Failure(request(2).id, "bad_request", ""), Reply(request(3).id)], 6.1)
+    answers = [Reply(request(1).id), Failure(request(2).id, "bad_request", ""), Reply(request(3).id)]
+    replies, failures = ready.answered(answers, 6.1)
     assert {type(record) for record in replies.records} == {Reply}
     assert {type(record) for record in failures.records} == {Failure}
 
@@ -81,7 +82,9 @@ def test_a_heartbeat_tells_what_is_held_what_came_and_how_old_the_batch_is(ready
 
 
 @pytest.mark.parametrize("word", [messages.Unknown(), messages.Ping("epoch-2")])
-def test_a_broker_that_does_not_know_us_or_is_new_gets_a_fresh_socket_and_all_we_run(ready: Session, word: messages.Record) -> None:
+def test_a_broker_that_does_not_know_us_or_is_new_gets_a_fresh_socket_and_all_we_run(
+    ready: Session, word: messages.Record
+) -> None:
     ready.receive_requests([request(1)], 6.0)
     opened, registered = ready.receive(word, 6.1)
     assert isinstance(opened, OpenSocket)

@@ -1,0 +1,57 @@
+# One file that sets everything up: a virtual environment in .venv, then whatever the target needs.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 5555
+# Which torch is installed first; the rest keeps it. Without an NVIDIA driver that is the release whose CPU build is asked for;
+# with one, whatever is current (about 3 GB with CUDA). Yours to set: make demo TORCH="torch --index-url https://..."
+CUDA   := $(shell command -v nvidia-smi 2>/dev/null)
+TORCH  ?= $(if $(CUDA),torch>=2.4,torch==2.13.0)
+FAISS  ?= $(if $(CUDA),gpu,cpu)
+
+BIN    := $(VENV)/bin
+FOLDERS := conf wire index broker worker supervisor client
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint types format bench clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## The virtual environment, with everything installed
+
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70"
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -e ".[$(FAISS),demo,dev]"
+	mkdir -p $(VENV)/types/ragpool
+	for folder in $(FOLDERS); do ln -sfn "$(CURDIR)/$$folder" $(VENV)/types/ragpool/$$folder; done
+	touch $@
+
+demo: $(READY)  ## A pool of two workers on the built-in demo index, and one question to it
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh $(PORT)
+
+test: $(READY)  ## All tests but the long ones (about 5 minutes on 2 cores)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-long: $(READY)  ## The state machines with 1,500 examples each
+	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/broker tests/client tests/supervisor
+
+lint: $(READY)  ## ruff: rules, the ban list of pure files, format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	MYPYPATH=$(VENV)/types $(BIN)/mypy -p ragpool
+
+format: $(READY)  ## Let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## Throughput and latency of a running pool of two workers, on this machine
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/smoke.py
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
