@@ -1,0 +1,215 @@
+"""Every corpus shape is read, and whatever is wrong is named by file and line."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from ragpool.conf.settings import ConfigurationError
+from ragpool.index.corpus import Row, read_corpus
+from ragpool.index.errors import CorpusError
+from ragpool.index.passage import Passage
+from ragpool.index.rows import Fields
+
+Jsonl = Callable[..., Path]
+BEIR = [{"_id": "a", "title": "A", "text": "first"}, {"_id": "b", "title": "", "text": "second", "url": "u", "n": [1, {"x": 2}]}]
+PASSAGES = [Passage("a", "A", "first"), Passage("b", "", "second", {"url": "u", "n": [1, {"x": 2}]})]
+
+
+def passages(*paths: Path, fields: Fields | None = None) -> list[Passage | None]:
+    return [row.passage for row in read_corpus(paths, fields or Fields())]
+
+
+def bad(rows: Iterator[Row]) -> list[str]:
+    return [str(row.error()) for row in rows if row.passage is None]
+
+
+def lines_of(rows: list[dict[str, object]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_beir(jsonl: Jsonl) -> None:
+    assert passages(jsonl(BEIR)) == PASSAGES
+
+
+def test_contents_have_their_title_on_the_first_line(jsonl: Jsonl) -> None:
+    rows = [{"id": 7, "contents": "Title\nBody\nmore"}, {"id": "8", "contents": "only a body"}]
+    assert passages(jsonl(rows)) == [Passage("7", "Title", "Body\nmore"), Passage("8", "", "only a body")]
+
+
+def test_id_title_text_and_a_map_of_metadata(jsonl: Jsonl) -> None:
+    rows = [{"id": "x", "title": None, "text": "t", "metadata": {"lang": "en"}, "year": 1}]
+    assert passages(jsonl(rows)) == [Passage("x", "", "t", {"lang": "en", "year": 1})]
+
+
+def test_fields_by_other_names(jsonl: Jsonl) -> None:
+    rows = [{"docid": 1, "heading": "h", "body": "b", "id": "kept", "text": "kept too"}]
+    found = passages(jsonl(rows), fields=Fields("docid", "heading", "body"))
+    assert found == [Passage("1", "h", "b", {"id": "kept", "text": "kept too"})]
+
+
+def test_blank_lines_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + lines_of(BEIR).replace(b"\n", b"\r\n\r\n"))
+    assert [(row.line, row.passage) for row in read_corpus([path])] == [(1, PASSAGES[0]), (3, PASSAGES[1])]
+
+
+def test_gzip_and_zstandard(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines_of(BEIR[:1])) + gzip.compress(lines_of(BEIR[1:])))
+    assert passages(tmp_path / "a.jsonl.gz") == PASSAGES
+    frames = [zstandard.ZstdCompressor().compress(lines_of([row])) for row in BEIR]
+    (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames))
+    assert passages(tmp_path / "a.jsonl.zst") == PASSAGES
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_file_that_is_cut_short_is_named_with_its_line(tmp_path: Path, suffix: str) -> None:
+    data = lines_of([{"_id": str(n), "text": f"{n} {n * 7919}"} for n in range(20_000)])
+    whole = gzip.compress(data) if suffix == ".gz" else zstandard.ZstdCompressor().compress(data)
+    path = tmp_path / f"c.jsonl{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorpusError, match="cut short") as caught:
+        list(read_corpus([path]))
+    assert caught.value.file == str(path)
+    assert caught.value.line > 100
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_file_that_is_not_compressed_after_all(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"c.jsonl{suffix}"
+    path.write_bytes(lines_of(BEIR))
+    with pytest.raises(CorpusError, match=f"c.jsonl{suffix}, line 1: the compressed data is damaged"):
+        list(read_corpus([path]))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "it is not JSON"),
+        ("[1]", "it is not a JSON object"),
+        ('{"text": "t"}', "it has no _id or id"),
+        ('{"id": null, "text": "t"}', "its id is null, which is no id"),
+        ('{"id": "", "text": "t"}', 'its id is "", which is no id'),
+        ('{"id": true, "text": "t"}', "its id is true"),
+        ('{"id": "1"}', "it has no text"),
+        ('{"id": "1", "text": 5}', "its text is 5, which is not text"),
+        ('{"id": "1", "text": null}', "its text is null"),
+        ('{"id": "1", "title": [], "text": "t"}', "its title is list"),
+        ('{"id": "1", "text": "t", "score": NaN}', "NaN is not a number of JSON"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(jsonl: Jsonl, line: str, reason: str) -> None:
+    path = jsonl([BEIR[0], line, BEIR[1]])
+    rows = list(read_corpus([path]))
+    assert [row.passage for row in rows if row.passage] == PASSAGES
+    (sentence,) = bad(iter(rows))
+    assert sentence.startswith(f"{path}, line 2: ")
+    assert reason in sentence
+    assert "\n" not in sentence
+
+
+def test_a_line_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(lines_of(BEIR[:1]) + '{"id": "1", "text": "Zürich"}\n'.encode("latin-1"))
+    assert bad(read_corpus([path])) == [f"{path}, line 2: it is not UTF-8: byte 23 of the line cannot be decoded"]
+
+
+def test_tsv(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text('id\ttext\ttitle\n1\t"a ""quoted"" text"\tT\n2\t"unbalanced\tU\n3\ttoo few\n\n4\tlast\t\n')
+    rows = list(read_corpus([path]))
+    assert [row.passage for row in rows if row.passage] == [
+        Passage("1", "T", 'a "quoted" text'),
+        Passage("2", "U", '"unbalanced'),
+        Passage("4", "", "last"),
+    ]
+    assert bad(iter(rows)) == [f"{path}, line 4: it has 2 fields, the header has 3"]
+
+
+def test_tsv_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text("1\ta text\n2\tanother\n")
+    assert bad(read_corpus([path])) == [f"{path}, line 2: it has no _id or id"]
+    path.write_text("one column\n")
+    with pytest.raises(CorpusError, match="line 1: .* is not a header"):
+        list(read_corpus([path]))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    day = datetime.date(2024, 2, 29)
+    table = {"id": [1, 2, None], "title": ["T", None, "x"], "text": ["one", "two", "three"], "day": [day, None, day], "raw": [b"\xff"] * 3}
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    rows = list(read_corpus([path]))
+    assert rows[0].passage == Passage("1", "T", "one", {"day": "2024-02-29", "raw": "ff"})
+    assert rows[1].passage == Passage("2", "", "two", {"day": None, "raw": "ff"})
+    assert bad(iter(rows)) == [f"{path}, row 3: its id is null, which is no id"]
+
+
+def test_parquet_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(CorpusError, match=r"c.parquet, row 1: cannot be read as Parquet"):
+        list(read_corpus([path]))
+
+
+@pytest.mark.parametrize(("package", "name", "extra"), [("zstandard", "c.jsonl.zst", "zstd"), ("pyarrow", "c.parquet", "parquet")])
+def test_a_missing_package_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, extra: str
+) -> None:
+    (tmp_path / name).write_bytes(b"")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError, match=rf"needs the package {package}: pip install 'ragpool\[{extra}\]'"):
+        list(read_corpus([tmp_path / name]))
+
+
+def test_documents_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "no.txt").write_text("no")
+    paragraph = " ".join(f"word{n}" for n in range(80))
+    (tmp_path / "sub" / "guide.md").write_text(f"# The Guide #\n\n{paragraph}\n\n{paragraph}\n")
+    (tmp_path / "note.txt").write_text("A short note.")
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    (tmp_path / "rows.jsonl").write_bytes(lines_of(BEIR[:1]))
+    rows = list(read_corpus([tmp_path]))
+    assert [row.passage.id for row in rows if row.passage] == ["note.txt#1", "a", "sub/guide.md#1", "sub/guide.md#2"]
+    assert [row.line for row in rows] == [1, 1, 1, 5]
+    guide = rows[2].passage
+    assert guide is not None
+    assert guide.title == "The Guide"
+    assert guide.metadata == {"source": "sub/guide.md"}
+
+
+def test_a_document_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_bytes(b"fine\n\xff\xfe\n")
+    with pytest.raises(CorpusError, match=r"d.txt, line 2: it is not UTF-8"):
+        list(read_corpus([tmp_path / "d.txt"]))
+
+
+def test_paths_that_are_no_corpus(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        list(read_corpus([tmp_path / "nothing.jsonl"]))
+    (tmp_path / "x.doc").write_text("")
+    with pytest.raises(ConfigurationError, match="of no known kind"):
+        list(read_corpus([tmp_path / "x.doc"]))
+    with pytest.raises(ConfigurationError, match="there is no corpus file in"):
+        list(read_corpus([tmp_path]))
+
+
+def test_scifact_is_read_whole() -> None:
+    path = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scifact" / "corpus.jsonl.gz"
+    if not path.exists():
+        pytest.skip("the SciFact corpus is not on this machine")
+    found = passages(path)
+    assert len(found) == 5_183
+    assert len({passage.id for passage in found if passage}) == 5_183
