@@ -50,13 +50,8 @@ def core_settings(settings: Settings) -> CoreSettings:
 @click.command()
 @click.option("--settings", "settings_json", required=True)
 @click.option("--run-dir", required=True, type=click.Path(path_type=Path))
-@click.option("--incarnation", default="")
 @click.option("--channel-fd", type=int)
-@click.option("--ready-fd", type=int)
-@click.option("--progress-fd", type=int)
-def main(
-    settings_json: str, run_dir: Path, incarnation: str, channel_fd: int | None, ready_fd: int | None, progress_fd: int | None
-) -> None:
+def main(settings_json: str, run_dir: Path, channel_fd: int | None) -> None:
     """One broker, until SIGTERM or until the parent is gone."""
     settings = from_mapping(json.loads(settings_json), "the supervisor")
     paths = RunPaths(run_dir)

@@ -76,13 +76,6 @@ def test_ints_of_numpy_are_ints() -> None:
     assert type(chunk.top_k) is int
 
 
-def test_a_vector_of_the_other_byte_order_travels_right() -> None:
-    values = np.array([1.0, -2.5], np.float32)
-    (chunk,) = vector(values.astype(">f4") if values.astype(">f4").dtype == np.float32 else values).chunks
-    assert chunk.items == (values.astype("<f4").tobytes(),)
-    assert chunk.dim == 2
-
-
 @given(st.integers(0, 500), st.integers(0, 2000))
 def test_chunks_hold_every_item_once_in_order(count: int, top_k: int) -> None:
     texts = [str(n) for n in range(count)]

@@ -1,0 +1,168 @@
+"""The encoder gives the model's own vectors, on the device it was told, or one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ragpool.conf.settings import ConfigurationError
+from ragpool.index.build import Built
+from ragpool.index.encoder import SentenceEncoder, load_encoder, load_index_encoder
+from ragpool.index.errors import DeviceUnavailable, ModelUnusable
+from ragpool.index.manifest import Manifest
+from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
+from ragpool.index.tokens import batches
+
+TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "the last, of middling length"]
+MODEL = "all-MiniLM-L6-v2"
+
+
+def test_vectors_are_those_of_the_library(encoder: SentenceEncoder) -> None:
+    truth = encoder._model.encode(TEXTS, show_progress_bar=False)
+    encoded = encoder.encode(TEXTS)
+    assert encoded.vectors.dtype == np.float32
+    assert np.abs(encoded.vectors - truth).max() < 1e-5
+    assert encoded.truncated == [False, False, False, True, False, False]
+    assert encoded.tokens[:2] == [3, 2]
+    assert encoded.tokens[3] == encoder.max_length == 256
+    assert np.abs(encoder._encode_by_library(TEXTS, "query").vectors - truth).max() < 1e-5
+    assert encoder._encode_by_library(TEXTS, "passage").truncated == encoded.truncated
+
+
+def test_its_attributes(encoder: SentenceEncoder) -> None:
+    assert (encoder.model, encoder.dim, encoder.device, encoder.dtype, encoder.backend) == (MODEL, 384, "cpu", "float32", "torch")
+    assert encoder.normalize
+    assert encoder.fingerprint.startswith("53aa5117")
+    assert encoder.encode([]).vectors.shape == (0, 384)
+
+
+def test_small_batches_change_nothing(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encoder.encode(TEXTS).vectors
+    monkeypatch.setattr(encoder, "max_batch_tokens", 1)
+    assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
+
+
+def test_prefixes_stand_before_texts(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "prefixes", Prefixes("query: ", "passage: "))
+    bare = encoder._model.encode(["query: x", "passage: x"])
+    assert np.abs(encoder.encode(["x"], "query").vectors - bare[0]).max() < 1e-5
+    assert np.abs(encoder.encode(["x"], "passage").vectors - bare[1]).max() < 1e-5
+
+
+def test_half_precision_stays_of_length_one() -> None:
+    encoder = load_encoder(MODEL, "cpu", "bfloat16")
+    vectors = encoder.encode(TEXTS).vectors
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+    assert encoder.dtype == "bfloat16"
+
+
+def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, embed, sizes = encoder.encode(TEXTS).vectors, encoder._embed, []
+
+    def cramped(features: dict[str, Any]) -> torch.Tensor:
+        sizes.append(len(features["input_ids"]))
+        if sizes[-1] > 1:
+            raise torch.cuda.OutOfMemoryError
+        return embed(features)
+
+    monkeypatch.setattr(encoder, "_embed", cramped)
+    monkeypatch.setattr(encoder, "max_batch_tokens", 2_048)
+    assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
+    assert sizes[0] == 6
+    assert encoder.max_batch_tokens < 2_048
+
+
+def test_values_that_are_not_finite_are_an_error(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_embed", lambda features: torch.full((len(features["input_ids"]), 384), float("nan")))
+    with pytest.raises(ModelUnusable, match="not finite in float32"):
+        encoder.encode(["x"])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "cuda:", "cuda:-1", "CPU", ""])
+def test_a_device_that_is_not_there_is_no_other_device(device: str) -> None:
+    with pytest.raises(DeviceUnavailable) as caught:
+        load_encoder(MODEL, device)
+    assert "cpu" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no-such-model", "there is no model no-such-model"),
+        ("nobody/no-such-model", "there is no model nobody/no-such-model"),
+        ("./no/folder", "there is no model folder './no/folder'"),
+        ("", "there is no model folder ''"),
+        ("two words", "there is no model two words"),
+    ],
+)
+def test_a_wrong_model_is_one_sentence(name: str, sentence: str) -> None:
+    with pytest.raises(ModelUnusable) as caught:
+        load_encoder(name, "cpu")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match=r"holds no model: it has neither modules\.json nor config\.json"):
+        load_encoder(str(tmp_path), "cpu")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelUnusable) as caught:
+        load_encoder(str(tmp_path), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_dtype() -> None:
+    with pytest.raises(ConfigurationError, match="no dtype 'int8'"):
+        load_encoder(MODEL, "cpu", "int8")
+
+
+def test_the_model_of_an_index_and_no_other(small: Built) -> None:
+    manifest: Manifest = small.manifest
+    folder = resolve_model(MODEL)
+    assert load_index_encoder(manifest, "cpu", model=folder).fingerprint == manifest.model.sha256
+    other = type(manifest.model)("another", "0" * 64)
+    wrong = type(manifest)(**{name: getattr(manifest, name) for name in manifest.__dataclass_fields__} | {"model": other})
+    with pytest.raises(ModelUnusable, match=f"built with the model another .* and {folder} is another one here"):
+        load_index_encoder(wrong, "cpu", model=folder)
+
+
+def test_names_of_the_packaged_model() -> None:
+    assert resolve_model(MODEL) == resolve_model(f"sentence-transformers/{MODEL}")
+    assert model_fingerprint(resolve_model(MODEL)) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_the_fingerprint_of_several_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match="holds no weights"):
+        model_fingerprint(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    one = model_fingerprint(tmp_path)
+    (tmp_path / "b.safetensors").write_bytes(b"b")
+    two = model_fingerprint(tmp_path)
+    (tmp_path / "b.safetensors").write_bytes(b"c")
+    assert len({one, two, model_fingerprint(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "passage"),
+    [
+        ("intfloat/e5-base-v2", "query: ", "passage: "),
+        ("/models/multilingual-e5-large", "query: ", "passage: "),
+        ("intfloat/multilingual-e5-large-instruct", "", ""),
+        ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: ", ""),
+        ("BAAI/bge-m3", "", ""),
+        ("all-MiniLM-L6-v2", "", ""),
+    ],
+)
+def test_known_conventions(model: str, query: str, passage: str) -> None:
+    assert known_prefixes(model) == Prefixes(query, passage)
+
+
+def test_batches_hold_like_lengths_within_the_budget() -> None:
+    lengths = [5, 100, 7, 90, 6, 300]
+    found = list(batches(lengths, budget=200, most=2))
+    assert found == [[5], [1, 3], [2, 4], [0]]
+    assert list(batches([], 200, 2)) == []
