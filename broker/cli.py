@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from ..conf.settings import ConfigurationError
 from ..supervisor.rundir import pool_pid, wait_until_released
 from ..supervisor.state import read_state
 from ..wire.errors import RagpoolError
-from . import admin, cli_render
+from . import admin, cli_doctor, cli_render
 from .cli_start import paths_of, start
 
 STOP_GRACE_S = 20.0
@@ -46,7 +47,9 @@ class SentenceGroup(click.Group):
 
 @click.group(cls=SentenceGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ragpool")
-def main() -> None:
+@config_option
+@click.pass_context
+def main(ctx: click.Context, config: str | None) -> None:
     """A pool of retrieval workers behind one address.
 
     \b
@@ -56,6 +59,7 @@ def main() -> None:
       rag-broker status
       rag-broker stop
     """
+    ctx.obj = config
 
 
 @main.command("start")
@@ -140,6 +144,31 @@ def config_command(config: str | None, as_json: bool, **flags: object) -> None:
     click.echo(json.dumps(render.to_json(loaded), indent=2) if as_json else render.to_toml(loaded), nl=as_json)
 
 
+@main.command()
+@config_option
+@click.option("--index", metavar="DIR", help="Index directory to look at.")
+@click.option("--device", metavar="D,D...", help="Devices that are wanted.")
+@frontend_option
+@run_dir_option
+@json_option
+def doctor(config: str | None, as_json: bool, **flags: object) -> None:
+    """Versions, which faiss, devices, memory, ports, permissions: what will go wrong, before it does.
+
+    \b
+    Examples:
+      rag-broker doctor
+      rag-broker doctor --index wiki --device cuda:0
+    """
+    settings = _load(config, flags).settings
+    found = list(cli_doctor.examine(settings, paths_of(settings)))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        click.echo("\n".join(f"{finding.level:8} {finding.subject:22} {finding.told}" for finding in found))
+    if any(finding.level == cli_doctor.BAD for finding in found):
+        sys.exit(1)
+
+
 def pool_status(paths: RunPaths) -> dict[str, Any]:
     """The broker's own answer, or while it is down what the parent wrote. Raises `RagpoolError` without a pool."""
     _running(paths)
@@ -169,6 +198,7 @@ _FLAGS: Mapping[str, str] = {
 
 
 def _load(config: str | None, flags: Mapping[str, object]) -> Loaded:
+    config = config or click.get_current_context().find_object(str)
     loaded = load(config, os.environ, {_FLAGS[name]: value for name, value in flags.items()})
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
