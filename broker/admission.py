@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..wire.errors import BadRequest, NoWorkers, Overloaded, RagpoolError, TooLarge
 from ..wire.messages import SEARCH, SEARCH_VECTOR, WORKER_OPS, Limits, Request
+from .request_queue import RequestQueue
 
 PRIORITY_MAX = 100
 REMAINING_MAX_MS = 24 * 3600 * 1000
@@ -25,6 +26,10 @@ class Load:
     draining: bool
     capacity_at: float | None
     client_pending: int
+
+    @classmethod
+    def of(cls, queue: RequestQueue, rate: float, draining: bool, capacity_at: float | None, client_pending: int) -> Load:
+        return cls(len(queue), queue.bytes, queue.cost, rate, draining, capacity_at, client_pending)
 
     @property
     def wait_s(self) -> float:

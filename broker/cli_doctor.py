@@ -100,10 +100,8 @@ def _index(settings: Settings) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding(BAD, "index", str(error))
         return
-    told = (
-        f"{settings.index.path}: {manifest.count:,} passages x {manifest.dim}, {manifest.type}, built with {manifest.model.name}"
-    )
-    yield Finding(GOOD, "index", told)
+    told = f"{manifest.count:,} passages x {manifest.dim}, {manifest.type}, built with {manifest.model.name}"
+    yield Finding(GOOD, "index", f"{settings.index.path}: {told}")
 
 
 def _run_directory(paths: RunPaths) -> Iterator[Finding]:
@@ -131,7 +129,7 @@ def _addresses(settings: Settings, paths: RunPaths) -> Iterator[Finding]:
 
 
 def _is_taken(endpoint: TcpEndpoint) -> bool:
-    host = "0.0.0.0" if endpoint.host == "*" else endpoint.host  # noqa: S104: asked about, not bound to serve
+    host = "0.0.0.0" if endpoint.host == "*" else endpoint.host  # asked about, never served on
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

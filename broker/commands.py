@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Union
 
-from ..wire.messages import Record, Request
+from ..wire.errors import Overloaded, RagpoolError
+from ..wire.messages import Failure, Record, Request
 
 CLIENT = "client"
 WORKER = "worker"
@@ -48,3 +49,9 @@ class AnswerStatus:
 
 
 Command = Union[ToClient, ToWorker, Dispatch, ToParent, AnswerStatus]
+
+
+def failure_of(request_id: bytes, error: RagpoolError) -> Failure:
+    """`error` as it travels."""
+    retry_after_ms = round(error.retry_after * 1e3) if isinstance(error, Overloaded) else 0
+    return Failure(request_id, error.code, error.message, retry_after_ms)

@@ -7,39 +7,25 @@ work is dispatched: after all that arrived was received, so that a burst is shar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..wire import messages
-from ..wire.errors import DeadlineExceeded, NoWorkers, Overloaded, ProtocolError, RagpoolError, RemoteFailure
+from ..wire.errors import DeadlineExceeded, NoWorkers, PoisonRequest, ProtocolError, RagpoolError, RemoteFailure
 from ..wire.messages import Decoded, Failure, Record, Reply, Request
 from . import admission, dispatcher, liveness
-from .admission import Bounds, Load
+from .admission import Load
 from .clients import Client, Clients
-from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, ToClient, ToParent, ToWorker
+from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, ToClient, ToParent, ToWorker, failure_of
+from .core_settings import CoreSettings
 from .ledger import Ledger
-from .liveness import Patience
 from .metrics import Totals
 from .pending import Pending
+from .poison import Poison
 from .registry import COLLECTIONS, Registry
 from .slots import Slots
 
 STARTING = "starting"
 SERVING = "serving"
 DRAINING = "draining"
-
-
-@dataclass(frozen=True, slots=True)
-class CoreSettings:
-    """`epoch` names this incarnation of the broker. `grace_s`: how long workers of other hosts may take to come back to it."""
-
-    epoch: str
-    server: str = ""
-    bounds: Bounds = Bounds()
-    patience: Patience = Patience()
-    default_timeout_ms: int = 60_000
-    default_top_k: int = 5
-    mixed_dtypes: bool = False
-    grace_s: float = 3.0
 
 
 class Core:
@@ -49,6 +35,7 @@ class Core:
         self.totals = Totals()
         self.clients = Clients()
         self.slots = Slots()
+        self.poison = Poison()
         self.ledger = Ledger(self.clients)
         self.registry = Registry(self.ledger, self.totals, settings.patience, settings.mixed_dtypes)
         self.draining = False
@@ -136,7 +123,7 @@ class Core:
 
     def _hello(self, peer: bytes, record: messages.Hello, now: float) -> None:
         self.clients.welcome(peer, record.client, record.items_max)
-        self._to_client(peer, self._welcome())
+        self._to_client(peer, self.settings.welcome())
 
     def _client_ping(self, peer: bytes, record: messages.Ping, now: float) -> None:
         if self._known(peer):
@@ -154,7 +141,11 @@ class Core:
             self.ledger.rebind(again, peer)
             return
         self.totals.requests += 1
-        error = admission.refusal(request, COLLECTIONS, self.settings.bounds, self._load(client, now), now)
+        if self.poison.knows(request, now):
+            self._fail(peer, request.id, PoisonRequest("the same request ended a worker that ran nothing else"))
+            return
+        load = Load.of(self.ledger.queue, self.registry.rate, self.draining, self._capacity_at(now), len(client.pending))
+        error = admission.refusal(request, COLLECTIONS, self.settings.bounds, load, now)
         if error is not None:
             self._fail(peer, request.id, error)
             return
@@ -190,10 +181,10 @@ class Core:
         error = self.registry.refuses(record)
         if error is None:
             self.registry.register(peer, record, now)
-            self._out.append(ToWorker(peer, self._welcome()))
+            self._out.append(ToWorker(peer, self.settings.welcome()))
             self._stirred = True
         else:
-            self._out.append(ToWorker(peer, Failure(b"", error.code, error.message)))
+            self._out.append(ToWorker(peer, failure_of(b"", error)))
 
     def _heartbeat(self, peer: bytes, record: messages.Heartbeat, now: float) -> None:
         if self.registry.heartbeat(peer, record, now):
@@ -244,9 +235,16 @@ class Core:
         self._lost_capacity(now)
 
     def _gone(self, peer: bytes, record: messages.Gone, now: float) -> None:
+        suspects = [pending for pending in map(self.ledger.get, record.running) if pending is not None] if record.blame else []
         worker = self.registry.incarnation(record.incarnation)
         if worker is not None:
             self._worker_bye(worker.peer, record, now)
+        if len(suspects) == 1 and suspects[0].solo and not suspects[0].running_on:
+            self.poison.remember(suspects[0].request, now)
+            self._answer_error(suspects[0], PoisonRequest(f"it ended a worker that ran nothing else ({record.reason})"))
+        elif suspects:
+            self.ledger.try_apart(suspects)
+            self._stirred = True
 
     def _drain(self, peer: bytes, record: messages.Drain, now: float) -> None:
         self.draining = True
@@ -261,6 +259,9 @@ class Core:
             self._next_client_ping = now + liveness.CLIENT_PING_S
             self._out += [ToClient(client.peer, ping) for client in self.clients.owning_work()]
         if self.registry.judge(now):
+            self._stirred = True
+        if hedged := self.registry.hedge(now):
+            self.totals.hedges += hedged
             self._stirred = True
         self._lost_capacity(now)
 
@@ -280,30 +281,7 @@ class Core:
             return now
         return self.slots.capacity_at()
 
-    def _load(self, client: Client, now: float) -> Load:
-        queue = self.ledger.queue
-        return Load(
-            queued=len(queue),
-            queued_bytes=queue.bytes,
-            queued_cost=queue.cost,
-            rate=self.registry.rate,
-            draining=self.draining,
-            capacity_at=self._capacity_at(now),
-            client_pending=len(client.pending),
-        )
-
     # ---- answers ---------------------------------------------------------------------------------------------------
-
-    def _welcome(self) -> messages.Welcome:
-        settings = self.settings
-        return messages.Welcome(
-            epoch=settings.epoch,
-            server=settings.server,
-            limits=settings.bounds.limits,
-            default_timeout_ms=settings.default_timeout_ms,
-            default_top_k=settings.default_top_k,
-            window=settings.bounds.window,
-        )
 
     def _answer_error(self, pending: Pending, error: RagpoolError) -> None:
         self.ledger.close(pending.id)
@@ -311,8 +289,7 @@ class Core:
 
     def _fail(self, peer: bytes, request_id: bytes, error: RagpoolError) -> None:
         self.totals.failed(error.code)
-        retry_after_ms = round(error.retry_after * 1e3) if isinstance(error, Overloaded) else 0
-        self._to_client(peer, Failure(request_id, error.code, error.message, retry_after_ms))
+        self._to_client(peer, failure_of(request_id, error))
 
     def _to_client(self, peer: bytes, record: Record) -> None:
         self._out.append(ToClient(peer, record))

@@ -1,6 +1,6 @@
 """Every request that is not answered yet, where it is, and when its time is up.
 
-A pending request is in the queue, or with the workers in `running_on`: `check` says where that is not so.
+A pending request is in the queue, or with the workers in `running_on`, or, while it is hedged, both. `check` says where not.
 """
 
 from __future__ import annotations
@@ -62,14 +62,38 @@ class Ledger:
         pending.running_on = (*pending.running_on, peer)
         pending.dispatched = now
 
-    def give_back(self, request_ids: Iterable[bytes], peer: bytes) -> list[Pending]:
-        """The worker at `peer` will not answer these: those that run nowhere else return to the front of the queue."""
+    def hedge(self, pending: Pending) -> None:
+        """It is to be run once more elsewhere, while the first run goes on: the first answer wins."""
+        pending.hedged = True
+        self.queue.push_front([pending])
+
+    def try_apart(self, suspects: Iterable[Pending]) -> None:
+        """These ran on a worker that died of itself: those that wait now run apart from all others, in halves, then alone."""
+        waiting = []
+        for pending in suspects:
+            pending.suspicion += 1
+            if pending.queued:
+                self.queue.remove(pending)
+                waiting.append(pending)
+        first_time = [pending for pending in waiting if pending.suspicion == 1]
+        middle = (len(first_time) + 1) // 2
+        halves = [half for half in (first_time[:middle], first_time[middle:]) if half]
+        for trial in (*halves, *([pending] for pending in waiting if pending.suspicion > 1)):
+            self.queue.push_trial(trial)
+
+    def give_back(self, request_ids: Iterable[bytes], peer: bytes, avoid: str = "") -> list[Pending]:
+        """The worker at `peer` will not answer these: those that run nowhere else return to the front of the queue.
+
+        `avoid` names an incarnation that they should not meet again.
+        """
         returned = []
         for request_id in request_ids:
             pending = self._pending.get(request_id)
             if pending is None or peer not in pending.running_on:
                 continue
             pending.running_on = tuple(other for other in pending.running_on if other != peer)
+            if avoid:
+                pending.avoid = (*pending.avoid, avoid)
             if not pending.running_on and not pending.queued:
                 returned.append(pending)
         self.queue.push_front(returned)
@@ -89,7 +113,7 @@ class Ledger:
         if len(queued) != self.queue.count or {p.id for p in queued} != {p.id for p in self if p.queued}:
             raise RuntimeError("the queue and the ledger disagree on what waits")
         for pending in self:
-            if pending.queued == bool(pending.running_on):
+            if pending.queued == bool(pending.running_on) and not (pending.queued and pending.hedged):
                 raise RuntimeError(f"{pending.id.hex()} is queued: {pending.queued}, and running on {pending.running_on}")
         if self.queue.items != sum(p.request.items for p in queued) or self.queue.bytes != sum(
             len(p.request.body) for p in queued

@@ -22,7 +22,8 @@ from ..wire import exit_codes
 from ..wire.messages import Limits
 from . import sockets
 from .admission import Bounds
-from .core import Core, CoreSettings
+from .core import Core
+from .core_settings import CoreSettings
 from .liveness import Patience
 from .server import Server
 from .status import StatusReport

@@ -1,4 +1,4 @@
-"""One request that is not answered yet. It is in exactly one place: the queue, or with the workers in `running_on`."""
+"""One request that is not answered yet. It is in one place, the queue or a worker; in two while it is hedged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ BYTES_PER_TOKEN = 4.0
 
 
 class Pending:
-    """`client` is the way back. Times are the core's clock, in seconds; `cost` is estimated tokens."""
+    """`client` is the way back. Times are the core's clock, in seconds; `cost` is estimated tokens.
 
-    __slots__ = ("arrived", "client", "cost", "deadline", "dispatched", "queued", "request", "running_on")
+    `hedged`: it was dispatched, or waits to be, a second time while the first run goes on. `suspicion`: deaths of workers that
+    ran it. `avoid`: incarnations that lost it. `solo`: its last run was alone on an otherwise idle worker.
+    """
+
+    __slots__ = (
+        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "hedged", "queued", "request", "running_on", "solo",
+        "suspicion",
+    )  # fmt: skip
 
     def __init__(self, request: Request, client: bytes, now: float) -> None:
         self.request = request
@@ -21,8 +28,12 @@ class Pending:
         self.deadline = now + request.remaining_ms / 1000.0
         self.cost = COST_PER_ITEM * request.items + len(request.body) / BYTES_PER_TOKEN
         self.queued = False
+        self.hedged = False
+        self.solo = False
+        self.suspicion = 0
         self.dispatched = 0.0
         self.running_on: tuple[bytes, ...] = ()
+        self.avoid: tuple[str, ...] = ()
 
     @property
     def id(self) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..wire.errors import BadRequest, RagpoolError
 from ..wire.messages import Heartbeat, Register
 from . import liveness
+from .hedging import Hedging
 from .ledger import Ledger
 from .liveness import Patience
 from .metrics import Totals
@@ -31,6 +32,7 @@ class Registry:
         self._by_peer: dict[bytes, Worker] = {}
         self._by_incarnation: dict[str, Worker] = {}
         self._unclaimed: dict[bytes, bytes] = {}
+        self._hedging = Hedging()
         self.ever_ready = False
         self.rate = 0.0
         """Cost a second of all ready workers together, as of the last tick; 0 while nothing was measured."""
@@ -132,15 +134,19 @@ class Registry:
             return False
         self._heard(worker, now)
         self._unclaimed.pop(request_id, None)
+        batches = len(worker.batches)
         if worker.returned(request_id, now) and pending is not None:
             worker.metrics.replied((now - pending.dispatched) * 1e3, pending.request.items, now)
+        if len(worker.batches) < batches and worker.last_batch_s:
+            self._hedging.took(worker.last_batch_s)
         return True
 
-    def hand_over(self, worker: Worker, pendings: list[Pending], now: float) -> None:
+    def hand_over(self, worker: Worker, pendings: list[Pending], now: float, *, trial: bool = False) -> None:
         """`pendings`, just taken from the queue, go to `worker`; it goes behind its equals."""
         for pending in pendings:
             self._ledger.running(pending, worker.peer, now)
-        worker.sent(pendings, now)
+        worker.sent(pendings, now, trial=trial)
+        self._hedging.handed_out(worker.batches[-1].items)
         self._by_peer[worker.peer] = self._by_peer.pop(worker.peer)
 
     def _heard(self, worker: Worker, now: float) -> None:
@@ -168,6 +174,20 @@ class Registry:
         self.rate = sum(worker.fit.rate for worker in self if worker.state.name == READY)
         return lost
 
+    def hedge(self, now: float) -> int:
+        """Queue once more, within the allowance, what hangs with suspects and overdue batches; how many requests that were."""
+        overdue_after_s = self._hedging.overdue_after_s()
+        due = [worker for worker in self if self._hedging.is_due(worker, overdue_after_s, now)]
+        hedged = 0
+        for pending in [self._ledger.get(request_id) for worker in due for request_id in worker.in_flight]:
+            if pending is None or pending.hedged or pending.queued or pending.suspicion:
+                continue
+            if not self._hedging.spend(pending.request.items):
+                break
+            self._ledger.hedge(pending)
+            hedged += 1
+        return hedged
+
     def lose(self, peer: bytes, now: float) -> bool:
         """Nobody is at `peer` any more; False when nobody was."""
         worker = self._by_peer.get(peer)
@@ -180,12 +200,12 @@ class Registry:
         del self._by_peer[worker.peer]
         if self._by_incarnation.get(worker.info.incarnation) is worker:
             del self._by_incarnation[worker.info.incarnation]
-        self._give_back(worker, list(worker.in_flight))
+        self._give_back(worker, list(worker.in_flight), worker.info.incarnation)
 
-    def _give_back(self, worker: Worker, request_ids: list[bytes]) -> None:
+    def _give_back(self, worker: Worker, request_ids: list[bytes], avoid: str = "") -> None:
         for request_id in request_ids:
             self._unclaimed.pop(request_id, None)
-        self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer))
+        self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer, avoid))
 
     def check(self) -> None:
         """Raise `RuntimeError` where a law is broken: for tests, after every step."""

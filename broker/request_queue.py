@@ -3,6 +3,8 @@
 Within a priority the client that got least so far is next, counted in cost (start-time fair queueing, Goyal and others, 1996): a
 client that just came waits for no backlog of another. A lower priority is served after `PASSED_MAX` requests went past it, so
 it is slowed, not starved. What a lost worker gives back goes to the front of everything.
+
+Requests that may have killed a worker wait apart, in trials: groups that run together, and with nobody else.
 """
 
 from __future__ import annotations
@@ -87,6 +89,9 @@ class RequestQueue:
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
         self._returned: OrderedDict[bytes, Pending] = OrderedDict()
+        self._trials: OrderedDict[int, dict[bytes, Pending]] = OrderedDict()
+        self._trial_of: dict[bytes, int] = {}
+        self._trial_number = 0
         self.count = 0
         self.items = 0
         self.bytes = 0
@@ -98,6 +103,8 @@ class RequestQueue:
     def __iter__(self) -> Iterator[Pending]:
         """All that waits, in no particular order."""
         yield from self._returned.values()
+        for trial in self._trials.values():
+            yield from trial.values()
         for level in self._levels.values():
             yield from level
 
@@ -116,8 +123,31 @@ class RequestQueue:
             self._returned.move_to_end(pending.id, last=False)
             self._count(pending, 1)
 
+    @property
+    def ordinary(self) -> int:
+        """How many wait outside of trials."""
+        return self.count - len(self._trial_of)
+
+    def push_trial(self, suspects: Iterable[Pending]) -> None:
+        """These run together and with nobody else."""
+        self._trial_number += 1
+        self._trials[self._trial_number] = {pending.id: pending for pending in suspects}
+        for pending in self._trials[self._trial_number].values():
+            self._trial_of[pending.id] = self._trial_number
+            self._count(pending, 1)
+
+    def pop_trial(self) -> list[Pending]:
+        """The next trial; empty when there is none."""
+        if not self._trials:
+            return []
+        _, trial = self._trials.popitem(last=False)
+        for pending in trial.values():
+            del self._trial_of[pending.id]
+            self._count(pending, -1)
+        return list(trial.values())
+
     def pop(self) -> Pending:
-        """The next request to run; raises `IndexError` when nothing waits."""
+        """The next request to run, trials aside; raises `IndexError` when none waits."""
         if self._returned:
             _, pending = self._returned.popitem(last=False)
         else:
@@ -129,14 +159,19 @@ class RequestQueue:
 
     def remove(self, pending: Pending) -> None:
         """Take one out: cancelled, expired, or adopted by a worker that runs it already."""
-        if self._returned.pop(pending.id, None) is None:
+        if pending.id in self._trial_of:
+            number = self._trial_of.pop(pending.id)
+            del self._trials[number][pending.id]
+            if not self._trials[number]:
+                del self._trials[number]
+        elif self._returned.pop(pending.id, None) is None:
             self._levels[pending.request.priority].remove(pending)
             self._forget_empty(pending.request.priority)
         self._count(pending, -1)
 
     def rebind(self, pending: Pending, client: bytes) -> None:
         """A waiting request is now another client's: it waits in that one's share, unless it stands in front of everything."""
-        in_front = pending.id in self._returned
+        in_front = pending.id in self._returned or pending.id in self._trial_of
         if not in_front:
             self._levels[pending.request.priority].remove(pending)
         pending.client = client

@@ -31,8 +31,9 @@ def batch_size(items: int, cost: float, ready: Sequence[Worker], now: float) -> 
 
 def parking_place(items: int, ready: Sequence[Worker], now: float) -> Worker | None:
     """Where a full batch may wait behind a running one: on the worker that is free soonest, if it has room for it."""
-    if not ready:
+    open_to_all = [worker for worker in ready if not worker.on_trial]
+    if not open_to_all:
         return None
-    soonest = min(ready, key=lambda worker: worker.finish_at(now))
+    soonest = min(open_to_all, key=lambda worker: worker.finish_at(now))
     full = items >= soonest.info.max_batch
     return soonest if full and len(soonest.batches) < BATCHES_MAX else None

@@ -22,7 +22,7 @@ BATCHES_MAX = 2
 class Batch:
     """What one message handed to a worker; it is over when every id in `open` was answered."""
 
-    __slots__ = ("cost", "items", "open", "sent_at", "sent_count")
+    __slots__ = ("cost", "items", "open", "sent_at", "sent_count", "trial")
 
     def __init__(self, ids: set[bytes], items: int, cost: float, sent_at: float, sent_count: int) -> None:
         self.open = ids
@@ -30,14 +30,15 @@ class Batch:
         self.cost = cost
         self.sent_at = sent_at
         self.sent_count = sent_count
+        self.trial = False
 
 
 class Worker:
     """`peer` is the way to it; `info` what it said of itself; `heard` when it last gave a sign of life."""
 
     __slots__ = (
-        "_done_at", "_sent_count", "batch_age_ms", "batches", "fit", "heard", "in_flight", "info", "joined", "metrics",
-        "peer", "state",
+        "_done_at", "_sent_count", "batch_age_ms", "batches", "fit", "heard", "in_flight", "info", "joined", "last_batch_s",
+        "metrics", "peer", "state",
     )  # fmt: skip
 
     def __init__(self, peer: bytes, info: Register, now: float) -> None:
@@ -51,6 +52,7 @@ class Worker:
         self.in_flight: dict[bytes, Batch] = {}
         self.fit = Fit()
         self.metrics = WorkerMetrics()
+        self.last_batch_s = 0.0
         self._done_at = now
         self._sent_count = 0
 
@@ -59,11 +61,21 @@ class Worker:
         """Items that it may hold: one batch running and one ready."""
         return BATCHES_MAX * self.info.max_batch
 
-    def sent(self, pendings: list[Pending], now: float) -> None:
-        """These were handed over in one message."""
+    @property
+    def on_trial(self) -> bool:
+        """It runs suspects: nobody else may be with them."""
+        return any(batch.trial for batch in self.batches)
+
+    def running_s(self, now: float) -> float:
+        """How long its oldest batch has been running; 0 when it has none."""
+        return now - max(self.batches[0].sent_at, self._done_at) if self.batches else 0.0
+
+    def sent(self, pendings: list[Pending], now: float, *, trial: bool = False) -> None:
+        """These were handed over in one message; as a `trial`, alone."""
         self._sent_count += len(pendings)
         items = sum(pending.request.items for pending in pendings)
         self._hold([pending.id for pending in pendings], items, sum(pending.cost for pending in pendings), now)
+        self.batches[-1].trial = trial
         self.metrics.sent(items)
 
     def adopted(self, running: Sequence[bytes], now: float) -> None:
@@ -84,7 +96,8 @@ class Worker:
         batch = self._release(request_id)
         if not batch.open:
             if batch.cost > 0.0:
-                self.fit.observe(batch.cost, max(now - max(batch.sent_at, self._done_at), 1e-6))
+                self.last_batch_s = max(now - max(batch.sent_at, self._done_at), 1e-6)
+                self.fit.observe(batch.cost, self.last_batch_s)
             self._done_at = now
         return True
 

@@ -405,3 +405,131 @@ def test_a_draining_worker_gets_nothing_more_and_is_told_that_nothing_more_will_
     later = world.request(client)
     world.turn()
     assert (worker.holding, other.holding) == ([running], [later])
+
+
+# ---- hedges ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_work_of_a_suspect_is_run_once_more_elsewhere_and_the_first_answer_wins(world: World) -> None:
+    client, silent = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    other = world.worker()
+    for _ in range(34):
+        world.advance(0.1)
+        world.beat(other)
+    assert silent.holding == other.holding == [request_id]
+    assert world.core.totals.hedges == 1
+    world.answer(other, request_id)
+    world.answer(silent, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+    assert world.core.totals.late_replies == 1
+
+
+def test_an_overdue_batch_is_hedged_though_its_worker_beats(world: World) -> None:
+    client, stuck = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    other = world.worker()
+    for _ in range(14):
+        world.advance(0.1)
+        world.beat(stuck)
+        world.beat(other)
+    assert other.holding == [request_id]
+
+
+def test_hedges_stay_within_their_allowance(world: World) -> None:
+    client, silent = world.client(), world.worker(max_batch=500)
+    for _ in range(400):
+        world.request(client)
+    world.turn()
+    assert len(silent.holding) == 400
+    other = world.worker(max_batch=500)
+    for _ in range(40):
+        world.advance(0.1)
+        world.beat(other)
+    assert world.core.totals.hedges <= 16 + 0.05 * 400
+
+
+def test_a_hedge_whose_first_run_died_is_not_run_a_third_time(world: World) -> None:
+    client, silent = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    other = world.worker()
+    for _ in range(34):
+        world.advance(0.1)
+        world.beat(other)
+    world.lose(silent)
+    world.turn()
+    third = world.worker()
+    world.turn()
+    assert (other.holding, third.holding) == ([request_id], [])
+
+
+# ---- poison ------------------------------------------------------------------------------------------------------------
+
+
+def serve_with_poison(world: World, poison: bytes, *, steps: int = 100) -> int:
+    """Workers answer batch by batch; one that finds `poison` in its batch dies and is replaced. How many died."""
+    deaths = 0
+    for _ in range(steps):
+        for worker in tuple(world.workers.values()):
+            batch = world.running(worker)
+            if poison in batch:
+                world.lose(worker, blame=True)
+                world.worker(worker.max_batch)
+                deaths += 1
+            for request_id in batch:
+                if request_id in worker.holding and poison not in batch:
+                    world.answer(worker, request_id)
+        world.advance(0.05)
+        for worker in world.workers.values():
+            world.beat(worker)
+    return deaths
+
+
+@pytest.mark.parametrize("size", [1, 2, 16, 256])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_poison_request_ends_at_most_four_workers_and_its_neighbours_are_answered(size: int, workers: int) -> None:
+    world = World()
+    world.slots(("running", 0.0))
+    client = world.client()
+    for _ in range(workers):
+        world.worker(max_batch=size)
+    innocent = [world.request(client) for _ in range(size * workers - 1)]
+    poison = world.request(client, body=b"poison")
+    innocent += [world.request(client) for _ in range(10)]
+    world.turn()
+    assert serve_with_poison(world, poison, steps=3 * size + 20) <= 4
+    assert the_answer(world, poison).code == "poison_request"
+    assert {type(the_answer(world, request_id)) for request_id in innocent} == {Reply}
+    again = world.request(client, body=b"poison")
+    assert the_answer(world, again).code == "poison_request", "the body is remembered"
+    world.advance(601)
+    assert world.request(client, body=b"poison") not in world.answers, "for ten minutes"
+
+
+def test_an_operators_kill_blames_nobody(world: World) -> None:
+    client = world.client()
+    world.slots(("running", 0.0))
+    request_id = world.request(client)
+    for _ in range(6):
+        worker = world.worker()
+        world.turn()
+        assert worker.holding == [request_id]
+        world.lose(worker, blame=False)
+        world.turn()
+    assert request_id not in world.answers
+
+
+def test_a_death_in_company_is_never_poison(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    world.slots(("running", 0.0))
+    ids = [world.request(client) for _ in range(2)]
+    world.turn()
+    world.lose(worker, blame=True)
+    world.turn()
+    assert not set(ids) & set(world.answers)
+    replacement = world.worker()
+    world.turn()
+    assert len(replacement.holding) == 1, "in halves, and nobody beside a suspect"

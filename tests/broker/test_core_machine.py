@@ -105,6 +105,17 @@ class BrokerMachine(RuleBasedStateMachine):
             self.world.lose(worker, told_by_parent=told)
             self.world.turn()
 
+    @rule(pick=PICK)
+    def worker_dies_of_itself(self, pick: int) -> None:
+        worker = self.worker(pick)
+        if worker is not None:
+            ran = self.world.running(worker)
+            self.world.lose(worker, blame=True)
+            self.world.turn()
+            for request_id in ran:
+                for answer in self.world.answers.get(request_id, []):
+                    assert getattr(answer, "code", "") != "poison_request" or len(ran) == 1, "poison is spoken after a solo run"
+
     @rule(pick=PICK, forgets=st.booleans())
     def worker_comes_by_another_way(self, pick: int, forgets: bool) -> None:
         worker = self.worker(pick)
@@ -177,7 +188,13 @@ class BrokerMachine(RuleBasedStateMachine):
             assert held[worker.peer] <= set(worker.in_flight), "a worker holds what it has no credit for"
             assert len(worker.batches) <= 2 or worker.batches[0].cost == 0.0
         if len(core.ledger.queue):
-            assert all(worker.batches for worker in core.registry.ready()), "work waits beside an idle worker"
+            for worker in core.registry.ready():
+                free = [
+                    p for p in core.ledger.queue if worker.peer not in p.running_on and worker.info.incarnation not in p.avoid
+                ]
+                assert worker.batches or not free, "work waits beside an idle worker that may take it"
+        for pending in core.ledger:
+            assert len(pending.running_on) <= 1 or pending.hedged or core.totals.retries, "only a hedge runs twice"
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):

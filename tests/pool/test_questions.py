@@ -131,6 +131,7 @@ def test_asyncio_asks_the_same(pool: Pool, client: Client) -> None:
 def test_a_cancelled_future_is_removed_from_the_broker(pool: Pool, client: Client) -> None:
     before = pool.status()["totals"]["cancelled"]
     futures = [client.submit(f"to be cancelled {n}") for n in range(300)]
+    wait_until(lambda: any(future.done() for future in futures), 10, "a first answer")
     cancelled = sum(future.cancel() for future in futures)
     assert cancelled > 100
     for future in futures:

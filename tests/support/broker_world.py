@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from ragpool.broker.admission import Bounds
 from ragpool.broker.commands import CLIENT, PARENT, WORKER, Command, Dispatch, ToClient, ToParent, ToWorker
-from ragpool.broker.core import Core, CoreSettings
+from ragpool.broker.core import Core
+from ragpool.broker.core_settings import CoreSettings
 from ragpool.wire import messages
 from ragpool.wire.messages import Failure, Heartbeat, Register, Reply, Request
 
@@ -144,11 +145,17 @@ class World:
         for request_id in tuple(worker.holding):
             self.answer(worker, request_id)
 
-    def lose(self, worker: FakeWorker, *, told_by_parent: bool = True) -> None:
-        """The process ends."""
+    def running(self, worker: FakeWorker) -> tuple[bytes, ...]:
+        """Its running batch: the first of its batches that it has not answered."""
+        held = set(worker.holding)
+        return next((ids for batch in worker.batches if (ids := tuple(i for i in batch if i in held))), ())
+
+    def lose(self, worker: FakeWorker, *, told_by_parent: bool = True, blame: bool = False) -> None:
+        """The process ends, by an operator's signal, or (`blame`) of itself while it ran its oldest batch."""
         del self.workers[worker.peer]
         if told_by_parent:
-            gone = messages.Gone(worker.incarnation, "killed by SIGKILL", False, tuple(worker.holding))
+            reason = "killed by SIGSEGV" if blame else "killed by SIGKILL"
+            gone = messages.Gone(worker.incarnation, reason, blame, self.running(worker))
             self.perform(self.core.receive(PARENT, b"", gone, self.now))
         else:
             self.perform(self.core.lost(WORKER, worker.peer, self.now))
