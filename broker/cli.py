@@ -127,6 +127,57 @@ def stop(config: str | None, **flags: object) -> None:
     click.echo("stopped")
 
 
+@main.command()
+@click.argument("worker", required=False, default="")
+@config_option
+@frontend_option
+@run_dir_option
+def drain(worker: str, config: str | None, **flags: object) -> None:
+    """Take no new work: WORKER finishes what it holds and leaves; without one the whole pool finishes, and stays until `stop`.
+
+    \b
+    Examples:
+      rag-broker drain
+      rag-broker drain 1          the worker of slot 1
+      rag-broker drain 7f58       by the beginning of its id
+    """
+    _tell(_load(config, flags), "drain", worker)
+    click.echo(f"draining {worker or 'the pool'}")
+
+
+@main.command()
+@click.argument("count", metavar="N", type=click.IntRange(min=0))
+@config_option
+@frontend_option
+@run_dir_option
+def scale(count: int, config: str | None, **flags: object) -> None:
+    """Have N workers: more are started, surplus ones drain.
+
+    \b
+    Example:
+      rag-broker scale 4
+    """
+    _tell(_load(config, flags), "scale", str(count))
+    click.echo(f"scaling to {count} workers")
+
+
+@main.command()
+@click.argument("worker")
+@config_option
+@frontend_option
+@run_dir_option
+def restart(worker: str, config: str | None, **flags: object) -> None:
+    """Drain WORKER and start it again; also one whose slot was given up.
+
+    \b
+    Examples:
+      rag-broker restart 0        the worker of slot 0
+      rag-broker restart 7f58     by the beginning of its id
+    """
+    _tell(_load(config, flags), "restart", worker)
+    click.echo(f"restarting {worker}")
+
+
 @main.command("config")
 @config_option
 @frontend_option
@@ -176,6 +227,14 @@ def pool_status(paths: RunPaths) -> dict[str, Any]:
     if found is not None:
         return found
     return cli_render.without_broker(read_state(paths.state_file) or {})
+
+
+def _tell(loaded: Loaded, command: str, argument: str) -> None:
+    """One command to the broker; raises `RagpoolError` where it is refused, or nobody hears it."""
+    paths = paths_of(loaded.settings)
+    _running(paths)
+    if admin.ask(paths.admin, command, argument) is None:
+        raise RagpoolError("the broker is down; its supervisor is bringing it back: try again in a moment")
 
 
 def _running(paths: RunPaths) -> int:

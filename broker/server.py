@@ -18,15 +18,15 @@ from ..wire.messages import (
     FROM_WORKER,
     AdminReply,
     AdminRequest,
-    Control,
     Failure,
     Malformed,
     Record,
     Reply,
     Serving,
 )
-from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, Dispatch, ToClient, ToParent, ToWorker
+from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, Dispatch, ToClient, ToParent, ToWorker, failure_of
 from .core import Core
+from .operator import obey
 from .outbox import RETRY_S, Outbox
 from .sockets import Sockets
 from .status import StatusReport
@@ -128,9 +128,10 @@ class Server:
     def _administer(self, request: AdminRequest, now: float) -> AdminReply | Failure:
         if request.command == "status":
             return AdminReply(request.id, codec.pack(self._report.status(self._core, now)))
-        if self._channel is None:
-            return Failure(request.id, RagpoolError.code, "this broker has no supervisor")
-        self._to_parent(Control(request.command, request.argument))
+        try:
+            self._commands += obey(self._core, request.command, request.argument, self._channel is not None, now)
+        except RagpoolError as error:
+            return failure_of(request.id, error)
         return AdminReply(request.id)
 
     def _receive_from_parent(self) -> None:

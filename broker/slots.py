@@ -24,6 +24,18 @@ class Slots:
         self._slots = slots
         self._taken = now
 
+    @property
+    def incarnations(self) -> frozenset[str]:
+        """The workers that our own parent started."""
+        return frozenset(slot.incarnation for slot in self._slots if slot.incarnation)
+
+    def find(self, name: str) -> int | None:
+        """The slot of that number, name ("worker-0") or incarnation."""
+        for slot in self._slots:
+            if name and name in (str(slot.slot), f"worker-{slot.slot}", slot.incarnation):
+                return slot.slot
+        return None
+
     def capacity_at(self) -> float | None:
         """The earliest time at which a worker may come; None when no slot promises one."""
         waits = [slot.wait_s for slot in self._slots if slot.state in _COMING]

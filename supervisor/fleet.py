@@ -163,14 +163,24 @@ class Fleet:
 
     def restart(self, name: str, now: float, grace_s: float) -> bool:
         """A new process in the slot of that number or incarnation, also where policy had given up. False: no such slot."""
-        for slot in self.workers:
-            if name in (str(slot.spec.slot), slot.name, slot.incarnation):
-                if slot.child is not None:
-                    self._children.terminate(slot.child, now, grace_s)
-                else:
-                    slot.policy.receive(Wanted(), now)
-                return True
-        return False
+        slot = self._find(name)
+        if slot is None:
+            return False
+        if slot.child is not None:
+            self._children.terminate(slot.child, now, grace_s)
+        else:
+            slot.policy.receive(Wanted(), now)
+        return True
+
+    def drain(self, name: str, now: float, grace_s: float) -> bool:
+        """The process of that slot finishes what it holds, and none follows it until `restart` or `scale`. False: no such slot."""
+        slot = self._find(name)
+        if slot is not None:
+            self.stop(slot, now, grace_s)
+        return slot is not None
+
+    def _find(self, name: str) -> Slot | None:
+        return next((slot for slot in self.workers if name in (str(slot.spec.slot), slot.name, slot.incarnation)), None)
 
     def scale(self, count: int, grow: Callable[[int], ChildSpec] | None, now: float, grace_s: float) -> bool:
         """`count` slots with a process: new ones come from `grow`, the last ones are stopped. False: cannot grow."""

@@ -174,6 +174,8 @@ class Supervisor:
             self._drain(now)
         elif control.command == "restart" and not self._shutdown.begun:
             done = self._fleet.restart(control.argument, now, self._drain_timeout_s)
+        elif control.command == "drain" and not self._shutdown.begun:
+            done = self._fleet.drain(control.argument, now, self._drain_timeout_s)
         elif control.command == "scale" and not self._shutdown.begun and control.argument.isdecimal():
             done = self._fleet.scale(int(control.argument[:4]), self._grow, now, self._drain_timeout_s)
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -298,7 +298,7 @@ def test_an_answered_future_cannot_be_cancelled() -> None:
 def test_ctrl_c_in_a_waiting_call_cancels_it() -> None:
     def interrupt() -> None:
         wait_for(lambda: broker.of(Request))
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     with DroppingBroker() as broker, Client(broker.url) as client:
         thread = threading.Thread(target=interrupt)

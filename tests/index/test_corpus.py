@@ -140,15 +140,15 @@ def test_tsv_without_a_header(tmp_path: Path) -> None:
     path.write_text("1\ta text\n2\tanother\n")
     assert bad(read_corpus([path])) == [f"{path}, line 2: it has no _id or id"]
     path.write_text("one column\n")
-    with pytest.raises(CorpusError, match="line 1: .* is not a header"):
+    with pytest.raises(CorpusError, match=r"line 1: .* is not a header"):
         list(read_corpus([path]))
 
 
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
     day = datetime.date(2024, 2, 29)
-    table = {"id": [1, 2, None], "title": ["T", None, "x"], "text": ["one", "two", "three"], "day": [day, None, day], "raw": [b"\xff"] * 3}
-    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    table = {"id": [1, 2, None], "title": ["T", None, "x"], "text": ["one", "two", "three"], "day": [day, None, day]}
+    pyarrow.parquet.write_table(pyarrow.table(table | {"raw": [b"\xff"] * 3}), path)
     rows = list(read_corpus([path]))
     assert rows[0].passage == Passage("1", "T", "one", {"day": "2024-02-29", "raw": "ff"})
     assert rows[1].passage == Passage("2", "", "two", {"day": None, "raw": "ff"})
@@ -162,7 +162,9 @@ def test_parquet_that_is_damaged(tmp_path: Path) -> None:
         list(read_corpus([path]))
 
 
-@pytest.mark.parametrize(("package", "name", "extra"), [("zstandard", "c.jsonl.zst", "zstd"), ("pyarrow", "c.parquet", "parquet")])
+@pytest.mark.parametrize(
+    ("package", "name", "extra"), [("zstandard", "c.jsonl.zst", "zstd"), ("pyarrow", "c.parquet", "parquet")]
+)
 def test_a_missing_package_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, extra: str
 ) -> None:

@@ -16,7 +16,7 @@ from ragpool.index.manifest import Manifest
 from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
 from ragpool.index.tokens import batches
 
-TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "the last, of middling length"]
+TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "of middling length"]
 MODEL = "all-MiniLM-L6-v2"
 
 

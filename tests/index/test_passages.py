@@ -38,9 +38,10 @@ def stored(chunks: list[list[Passage]]) -> tuple[PassageStore, list[list[int]]]:
 
 def expected(chunks: list[list[Passage]]) -> tuple[list[Passage], list[list[int]]]:
     kept: dict[str, Passage] = {}
-    taken = []
-    for chunk in chunks:
-        taken.append([position for position, passage in enumerate(chunk) if kept.setdefault(passage.id, passage) is not passage])
+    taken = [
+        [position for position, passage in enumerate(chunk) if kept.setdefault(passage.id, passage) is not passage]
+        for chunk in chunks
+    ]
     return list(kept.values()), taken
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ragpool.index.vectors import VectorRows, VectorWriter, from_bfloat16, to_bfloat16
 
-LARGEST = 1e30
+LARGEST = 2.0**100
 rows = arrays.arrays(
     np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-LARGEST, LARGEST, width=32)
 )

@@ -89,7 +89,18 @@ class Load:
 
 @pytest.fixture(scope="module")
 def queries() -> list[str]:
-    subjects = ["a class", "a function", "an exception", "a module", "a list", "a loop", "a generator", "an operator", "a lambda", "scope"]
+    subjects = [
+        "a class",
+        "a function",
+        "an exception",
+        "a module",
+        "a list",
+        "a loop",
+        "a generator",
+        "an operator",
+        "a lambda",
+        "scope",
+    ]
     asks = ["how do I define {}", "what is {} for", "when does {} raise an error", "the syntax of {}", "an example of {}"]
     return [f"{ask.format(subject)} {n}" for subject in subjects for ask in asks for n in range(4)]
 
@@ -159,7 +170,9 @@ def test_status_answers_while_the_broker_is_down(own_pool: Pool) -> None:
     try:
         status = own_pool.status()
     finally:
-        os.kill(next(pid for pid in own_pool.pids() if b"broker.main" in Path(f"/proc/{pid}/cmdline").read_bytes()), signal.SIGCONT)
+        os.kill(
+            next(pid for pid in own_pool.pids() if b"broker.main" in Path(f"/proc/{pid}/cmdline").read_bytes()), signal.SIGCONT
+        )
     assert status["broker"]["state"] == "down"
     assert status["broker"]["pid"] is None
     assert [slot["state"] for slot in status["slots"]] == ["running", "running"]

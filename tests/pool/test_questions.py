@@ -187,7 +187,9 @@ def test_eval_through_the_running_pool(pool: Pool, index: Path, tmp_path: Path) 
     queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.tsv"
     queries.write_text("".join(json.dumps({"_id": f"q{n}", "text": p["text"]}) + "\n" for n, p in enumerate(passages)))
     qrels.write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\t{p['id']}\t1\n" for n, p in enumerate(passages)))
-    shown = run_cli("rag-index", "eval", str(index), "--queries", str(queries), "--qrels", str(qrels), "--broker", pool.url, "--json")
+    shown = run_cli(
+        "rag-index", "eval", str(index), "--queries", str(queries), "--qrels", str(qrels), "--broker", pool.url, "--json"
+    )
     assert shown.returncode == 0, shown.stderr
     figures = json.loads(shown.stdout)
     assert any(name.lower().startswith("ndcg") and value > 0.9 for name, value in figures.items() if isinstance(value, float))

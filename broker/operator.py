@@ -1,0 +1,45 @@
+"""An operator's commands, decided: what the broker does itself, and what only the parent can do."""
+
+from __future__ import annotations
+
+from ..wire.errors import BadRequest
+from ..wire.messages import Control, Drain
+from .commands import PARENT, Command, ToParent, ToWorker
+from .core import Core
+from .workers import Worker
+
+WORKERS_MAX = 1024
+
+
+def obey(core: Core, command: str, argument: str, supervised: bool, now: float) -> list[Command]:
+    """What `stop`, `drain`, `restart` or `scale` means now. Raises `BadRequest` for what cannot be done, with the reason."""
+    if command == "drain" and not argument:
+        return core.receive(PARENT, b"", Drain(), now)
+    if command in ("drain", "restart"):
+        return _one_worker(core, command, argument, supervised, now)
+    if command not in ("stop", "scale"):
+        raise BadRequest(f"unknown command {command!r}")
+    if not supervised:
+        raise BadRequest(f"this broker has no supervisor, which alone can {command}")
+    if command == "scale" and not (argument.isdecimal() and int(argument[:5]) <= WORKERS_MAX):
+        raise BadRequest(f"scale takes a number of workers, 0 to {WORKERS_MAX}, not {argument!r}")
+    return [ToParent(Control(command, argument))]
+
+
+def _one_worker(core: Core, command: str, name: str, supervised: bool, now: float) -> list[Command]:
+    """A worker of our own parent is the parent's to end; one of another host is told over the wire."""
+    worker = _find(core, name)
+    if worker is not None and worker.info.incarnation not in core.slots.incarnations:
+        worker.leave(now)
+        return [ToWorker(worker.peer, Drain(again=command == "restart"))]
+    slot = core.slots.find(name if worker is None else worker.info.incarnation)
+    if slot is None or not supervised:
+        known = [worker.info.incarnation for worker in core.registry]
+        raise BadRequest(f"no worker {name!r}; there is: {', '.join(known) or 'none'}, or a slot by its number")
+    return [ToParent(Control(command, str(slot)))]
+
+
+def _find(core: Core, name: str) -> Worker | None:
+    worker = core.registry.incarnation(name)
+    matching = [worker for worker in core.registry if name and worker.info.incarnation.startswith(name)]
+    return worker or (matching[0] if len(matching) == 1 and len(name) >= 4 else None)

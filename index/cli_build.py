@@ -1,0 +1,91 @@
+"""`rag-index build`. Loads torch only once everything that can be checked without it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..conf.settings import Settings
+from . import cli_text
+from .cli_base import config_option, device_option, json_option, print_index, settings_from
+from .models import DEFAULT_MODEL
+from .passage import TEXT_ONLY, TITLE_AND_TEXT
+from .rows import Fields
+
+if TYPE_CHECKING:
+    from .build import BuildOptions
+
+
+@click.command()
+@click.argument("corpus", nargs=-1, metavar="CORPUS...")
+@click.option("--out", metavar="DIR", help="Index directory to write [index.path of the configuration].")
+@click.option("--demo", is_flag=True, help="Build the built-in demo corpus, by default into the cache folder.")
+@click.option("--model", metavar="M", help=f"Name or folder of the encoder [{DEFAULT_MODEL}].")
+@device_option
+@click.option("--dtype", metavar="T", help="float32, float16, bfloat16, or auto: float16 on CUDA, else float32.")
+@click.option("--type", "type_", metavar="T", help="What to build: auto or flat.")
+@click.option("--encode", type=click.Choice([TITLE_AND_TEXT, TEXT_ONLY]), default=TITLE_AND_TEXT, show_default=True)
+@click.option("--id-field", metavar="NAME", default="", help="Field of the ids [_id or id].")
+@click.option("--title-field", metavar="NAME", default="", help="Field of the titles [title].")
+@click.option("--text-field", metavar="NAME", default="", help="Field of the texts [text, or contents].")
+@click.option("--query-prefix", metavar="TEXT", help="Put before every query [what the model wants].")
+@click.option("--passage-prefix", metavar="TEXT", help="Put before every passage [what the model wants].")
+@click.option("--normalize/--no-normalize", default=None, help="Bring vectors to length 1 [what the model wants].")
+@click.option("--skip-bad", is_flag=True, help="Skip and count bad rows instead of stopping at the first.")
+@config_option
+@json_option
+@click.pass_context
+def build(
+    ctx: click.Context, /, corpus: tuple[str, ...], out: str | None, demo: bool, as_json: bool, config: str | None, **flags: Any
+) -> None:
+    """Build an index of JSONL, TSV, Parquet, .txt and .md files, or of folders of them.
+
+    An index that is in DIR already serves on until the new one is complete.
+
+    \b
+    Examples:
+      rag-index build corpus.jsonl.gz --out wiki
+      rag-index build docs/ notes.tsv --out mine --model intfloat/e5-base-v2 --device cuda:0
+      rag-index build passages.parquet --out p --id-field docid --text-field body --skip-bad
+      rag-index build --demo
+    """
+    given = {"index.path": out, "worker.model": flags["model"], "worker.dtype": flags["dtype"], "index.type": flags["type_"]}
+    settings = settings_from(ctx, config, given)
+    if demo and corpus:
+        raise click.UsageError("--demo builds the built-in corpus: name no other")
+    sources = corpus or ((settings.index.corpus,) if settings.index.corpus else ())
+    if not demo and not sources:
+        raise click.UsageError("name a corpus to build, or say --demo")
+    if not demo and not settings.index.path:
+        raise click.UsageError("say with --out where the index is to be written")
+    from .build import build_demo, build_index
+    from .demo import demo_index_dir
+
+    options = _options(settings, flags)
+    with cli_text.progress() as progress:
+        if demo:
+            built = build_demo(out or demo_index_dir(), options, progress)
+        else:
+            built = build_index(sources, settings.index.path, options, progress)
+    for sentence in built.skipped:
+        click.echo(f"skipped: {sentence}", err=True)
+    print_index(built.path, as_json)
+
+
+def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
+    from .build import BuildOptions
+
+    return BuildOptions(
+        model=settings.worker.model or DEFAULT_MODEL,
+        device=flags["device"],
+        dtype=settings.worker.dtype,
+        type=settings.index.type,
+        encode=flags["encode"],
+        fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),
+        skip_bad=flags["skip_bad"],
+        query_prefix=flags["query_prefix"],
+        passage_prefix=flags["passage_prefix"],
+        normalize=flags["normalize"],
+    )

@@ -1,0 +1,97 @@
+"""`rag-index eval`: an index in this process, or a running pool through its client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import click
+
+from ..conf.settings import ConfigurationError, Settings
+from . import cli_text
+from .cli_base import config_option, device_option, directory_of, json_option, model_option, settings_from
+from .evaluate import DEFAULT_KS, Search, evaluate, run_queries
+from .judgements import read_qrels, read_queries
+
+BROKER_TIMEOUT_S = 600.0
+
+
+@click.command("eval")
+@click.argument("directory", metavar="DIR", required=False)
+@click.option("--queries", "queries_file", metavar="FILE", required=True, help="JSONL of {_id, text}, or TSV of ids and texts.")
+@click.option("--qrels", "qrels_file", metavar="FILE", required=True, help="TSV: query, passage, grade; or TREC's four columns.")
+@click.option("-k", "ks_given", metavar="K,K...", default=",".join(map(str, DEFAULT_KS)), show_default=True, help="Depths.")
+@click.option("--broker", metavar="URL", help="Measure the pool behind this address instead of an index directory.")
+@device_option
+@click.option("--engine", metavar="E", help="auto, exact or faiss.")
+@model_option
+@config_option
+@json_option
+@click.pass_context
+def evaluate_command(
+    ctx: click.Context,
+    directory: str | None,
+    queries_file: str,
+    qrels_file: str,
+    ks_given: str,
+    broker: str | None,
+    device: str,
+    engine: str | None,
+    model: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Measure nDCG@k, recall@k and MRR@10, in the meaning of trec_eval.
+
+    \b
+    Examples:
+      rag-index eval wiki --queries queries.jsonl --qrels qrels.tsv
+      rag-index eval --broker tcp://127.0.0.1:5555 --queries queries.jsonl --qrels qrels.tsv -k 10,100 --json
+    """
+    ks = _depths(ks_given)
+    qrels = read_qrels(qrels_file)
+    judged = {id_: text for id_, text in read_queries(queries_file).items() if id_ in qrels}
+    if not judged:
+        raise ConfigurationError(f"no query of {queries_file} is judged in {qrels_file}")
+    settings = settings_from(ctx, config, {"index.path": directory, "worker.model": model, "index.engine": engine})
+
+    def measured(search: Search) -> dict[str, float]:
+        with cli_text.progress() as progress:
+            depth = max(*ks, 10)
+            return evaluate(run_queries(search, judged, depth, lambda done, of: progress("searching", done, of)), qrels, ks)
+
+    found = _through_broker(broker, measured) if broker else _in_process(settings, device, measured)
+    missing = len(qrels) - len(judged)
+    if missing:
+        click.echo(f"warning: {missing} judged queries are not in {queries_file}", err=True)
+    if as_json:
+        click.echo(json.dumps({"queries": len(judged), **found}, indent=2))
+    else:
+        click.echo(cli_text.measures(found, ks) + f"\n{len(judged):,} queries")
+
+
+def _through_broker(url: str, measured: Callable[[Search], dict[str, float]]) -> dict[str, float]:
+    from ..client import Client
+
+    with Client(url, timeout=BROKER_TIMEOUT_S) as client:
+        return measured(
+            lambda queries, top_k: [[(hit.id, hit.score) for hit in hits] for hits in client.search_many(queries, top_k=top_k)]
+        )
+
+
+def _in_process(settings: Settings, device: str, measured: Callable[[Search], dict[str, float]]) -> dict[str, float]:
+    from .searcher import searcher
+    from .store import open_index
+
+    with open_index(directory_of(settings)) as index:
+        return measured(searcher(index, device, settings.worker.dtype, settings.worker.model, settings.index.engine))
+
+
+def _depths(given: str) -> list[int]:
+    try:
+        ks = sorted({int(word) for word in given.split(",")})
+    except ValueError:
+        ks = []
+    if not ks or ks[0] < 1:
+        raise click.UsageError(f"-k wants whole numbers from 1, separated by commas, not {given!r}")
+    return ks

@@ -1,0 +1,140 @@
+"""Reads a corpus, file by file and row by row, whatever its shape. Never holds more than one row (Parquet: one batch of rows).
+
+| file                                            | a row is                                                     |
+|-------------------------------------------------|--------------------------------------------------------------|
+| .jsonl .ndjson, also with .gz or .zst           | a JSON object: {_id, title, text}, {id, contents}, {id, title, text} |
+| .tsv, also with .gz or .zst                     | a line under a header that names id, text, title             |
+| .parquet                                        | a row with such columns                                      |
+| .txt .md                                        | a passage of the file, cut at paragraphs                     |
+| a folder                                        | the rows of all such files in it, in the order of their names |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .documents import read_document
+from .errors import ConfigurationError, CorpusError
+from .lines import decode_line, read_lines
+from .parquet import read_parquet
+from .passage import BadRow, Passage
+from .rows import Fields, passage_from, passage_from_json, passage_from_tsv, split_tsv
+
+JSON_LINES = (".jsonl", ".ndjson")
+TSV = (".tsv",)
+COMPRESSED = (".gz", ".zst")
+PARQUET = (".parquet",)
+DOCUMENTS = (".txt", ".md")
+KNOWN = "JSONL, TSV (both also .gz, .zst), Parquet, .txt and .md files, and folders of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a corpus: a passage, or the reason why it is none. `line` counts from 1."""
+
+    file: str
+    line: int
+    passage: Passage | None
+    reason: str = ""
+    unit: str = "line"
+
+    def error(self, reason: str = "") -> CorpusError:
+        return CorpusError(self.file, self.line, reason or self.reason, self.unit)
+
+
+def read_corpus(paths: Sequence[str | os.PathLike[str]], fields: Fields = Fields()) -> Iterator[Row]:  # noqa: B008 - frozen
+    """The rows of all `paths`, in order. Raises `CorpusError` where a file cannot be read on, bad rows are told in the row."""
+    files = [found for path in paths for found in _files(Path(path))]
+    if not files:
+        raise ConfigurationError(f"there is no corpus file in {', '.join(map(str, paths))}: known are {KNOWN}")
+    for path, root in files:
+        yield from _reader(path)(path, root, fields)
+
+
+def check_corpus(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Raises `ConfigurationError` where a path is not there or of no known shape."""
+    if not [found for path in paths for found in _files(Path(path))]:
+        raise ConfigurationError(f"there is no corpus file in {', '.join(map(str, paths))}: known are {KNOWN}")
+
+
+_Reader = Callable[[Path, Path, Fields], Iterator[Row]]
+
+
+def _files(path: Path) -> Iterator[tuple[Path, Path]]:
+    """(file, folder its name is told from) of a file or everything known in a folder."""
+    if path.is_dir():
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                file = Path(folder, name)
+                if not name.startswith(".") and _kind(file):
+                    yield file, path
+    elif not path.exists():
+        raise ConfigurationError(f"the corpus {path} does not exist")
+    elif not _kind(path):
+        raise ConfigurationError(f"the corpus {path} is of no known kind: known are {KNOWN}")
+    else:
+        yield path, path.parent
+
+
+def _kind(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    last = suffixes[-1] if suffixes else ""
+    if last in COMPRESSED:
+        last = suffixes[0] if len(suffixes) == 2 and suffixes[0] in JSON_LINES + TSV else ""
+    return last if last in JSON_LINES + TSV + PARQUET + DOCUMENTS else ""
+
+
+def _reader(path: Path) -> _Reader:
+    kind = _kind(path)
+    if kind in JSON_LINES:
+        return _json_rows
+    if kind in TSV:
+        return _tsv_rows
+    return _parquet_rows if kind in PARQUET else _document_rows
+
+
+def _json_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
+    for number, line in read_lines(path):
+        if line.strip():
+            yield _row(path, number, lambda line=line: passage_from_json(decode_line(line), fields))  # type: ignore[misc]
+
+
+def _tsv_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
+    header: list[str] | None = None
+    for number, line in read_lines(path):
+        if header is None:
+            header = _header(path, number, line)
+        elif line.strip():
+            names = header
+            yield _row(path, number, lambda line=line: passage_from_tsv(decode_line(line), names, fields))  # type: ignore[misc]  # noqa: B023
+
+
+def _header(path: Path, number: int, line: bytes) -> list[str]:
+    try:
+        header = split_tsv(decode_line(line))
+    except ValueError as error:
+        raise CorpusError(str(path), number, str(error)) from None
+    if len(set(header)) != len(header) or len(header) < 2:
+        raise CorpusError(str(path), number, f"{line[:80]!r} is not a header of tab-separated field names like id, text, title")
+    return header
+
+
+def _parquet_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
+    for number, row in enumerate(read_parquet(path), start=1):
+        yield _row(path, number, lambda row=row: passage_from(row, fields), "row")  # type: ignore[misc]
+
+
+def _document_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
+    for line, passage in read_document(path, path.relative_to(root).as_posix()):
+        yield Row(str(path), line, passage)
+
+
+def _row(path: Path, number: int, read: Callable[[], Passage], unit: str = "line") -> Row:
+    try:
+        return Row(str(path), number, read(), unit=unit)
+    except (BadRow, ValueError) as error:
+        return Row(str(path), number, None, str(error), unit)

@@ -1,0 +1,202 @@
+"""[GPU] Texts to vectors: the encoder of a worker and of a build. One thread owns it. Never moves to another device by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .devices import bind, resolve_device
+from .errors import ModelUnusable
+from .manifest import Manifest
+from .model_loading import LoadedModel, choose_dtype, load_model
+from .models import Prefixes
+from .tokens import Tokenized, batches, padded, tokenize
+
+Kind = Literal["query", "passage"]
+
+MAX_BATCH_TOKENS = 16_384
+MAX_BATCH_TEXTS = 1_024
+
+CPU_BATCH_TOKENS = 2_048
+"""A CPU gains nothing from larger batches and falls out of its caches: 31 passages/s of 250 tokens at 2,048, 22 at 16,384."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """`vectors` float32 (n, dim); `tokens` of each text as encoded, prefix and special tokens included; whether it was cut."""
+
+    vectors: NDArray[np.float32]
+    tokens: list[int]
+    truncated: list[bool]
+
+
+class Encoder(Protocol):
+    """Texts to vectors of `dim` values, of length 1 if `normalize`. `fingerprint` identifies the weights."""
+
+    model: str
+    fingerprint: str
+    dim: int
+    max_length: int
+    device: str
+    dtype: str
+    backend: str
+    normalize: bool
+    prefixes: Prefixes
+
+    def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded: ...
+
+
+class SentenceEncoder:
+    """A sentence-transformers model run by torch: the vectors of its own `encode`, without what that does around the model."""
+
+    backend = "torch"
+
+    def __init__(self, loaded: LoadedModel, device: torch.device, prefixes: Prefixes, max_batch_tokens: int) -> None:
+        self.model = loaded.name
+        self.fingerprint = loaded.fingerprint
+        self.dim = loaded.dim
+        self.max_length = loaded.max_length
+        self.device = str(device)
+        self.dtype = loaded.dtype
+        self.normalize = loaded.normalize
+        self.prefixes = prefixes
+        self.max_batch_tokens = min(max_batch_tokens, CPU_BATCH_TOKENS) if device.type == "cpu" else max_batch_tokens
+        self._device = device
+        self._model = loaded.model
+        self._renormalize = loaded.normalize and not (loaded.normalizes_itself and loaded.dtype == "float32")
+        self._tokenizer = _plain_tokenizer(loaded.model)
+
+    def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded:
+        """The vectors of `texts` in their order. Raises `ModelUnusable` where the dtype is too narrow for the model."""
+        if not texts:
+            return Encoded(np.zeros((0, self.dim), dtype=np.float32), [], [])
+        with torch.inference_mode():
+            if self._tokenizer is None:
+                return self._encode_by_library(texts, kind)
+            return self.encode_tokens(self.tokenize(texts, kind))
+
+    def tokenize(self, texts: Sequence[str], kind: Kind = "query") -> Tokenized:
+        """The first half of `encode`, for a model with a plain tokenizer: needs no device."""
+        prefix = self.prefixes.query if kind == "query" else self.prefixes.passage
+        return tokenize(self._tokenizer, [prefix + text for text in texts] if prefix else texts, self.max_length)
+
+    def encode_tokens(self, tokenized: Tokenized) -> Encoded:
+        """The second half of `encode`."""
+        lengths = tokenized.lengths()
+        vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
+        with torch.inference_mode():
+            for positions in batches(lengths, self.max_batch_tokens, MAX_BATCH_TEXTS):
+                self._embed_into(vectors, tokenized, positions)
+        return Encoded(self._finished(vectors), lengths, tokenized.truncated)
+
+    def _embed_into(self, vectors: torch.Tensor, tokenized: Tokenized, positions: list[int]) -> None:
+        """Fills in the rows at `positions`; in halves, also from then on, where the device has no memory for them at once."""
+        try:
+            features = padded(self._tokenizer, [tokenized.ids[position] for position in positions], self._device)
+            vectors[torch.tensor(positions, device=self._device)] = self._embed(features)
+            return
+        except torch.cuda.OutOfMemoryError:
+            if len(positions) == 1:
+                raise
+        torch.cuda.empty_cache()
+        self.max_batch_tokens = max(self.max_length, self.max_batch_tokens // 2)
+        middle = len(positions) // 2
+        self._embed_into(vectors, tokenized, positions[:middle])
+        self._embed_into(vectors, tokenized, positions[middle:])
+
+    def _embed(self, features: dict[str, Any]) -> torch.Tensor:
+        embedding: torch.Tensor = self._model(features)["sentence_embedding"]
+        embedding = embedding.float()
+        return torch.nn.functional.normalize(embedding, dim=1) if self._renormalize else embedding
+
+    def _finished(self, vectors: torch.Tensor) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = vectors.cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise ModelUnusable(
+                f"the model {self.model} gives values that are not finite in {self.dtype}: use dtype float32 or bfloat16"
+            )
+        return rows
+
+    def _encode_by_library(self, texts: Sequence[str], kind: Kind) -> Encoded:
+        """For models without a plain tokenizer (routers, chat templates, static embeddings): whatever the library does."""
+        prefix = self.prefixes.query if kind == "query" else self.prefixes.passage
+        encode = self._model.encode_query if kind == "query" else self._model.encode_document
+        vectors = encode(list(texts), prompt=prefix, convert_to_tensor=True, show_progress_bar=False).float()
+        if self._renormalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=1)
+        tokenizer = getattr(self._model, "tokenizer", None)
+        lengths = _lengths(tokenizer, [prefix + text for text in texts])
+        return Encoded(
+            self._finished(vectors), [min(length, self.max_length) for length in lengths], [n > self.max_length for n in lengths]
+        )
+
+
+def load_encoder(
+    model: str,
+    device: str,
+    dtype: str = "auto",
+    *,
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+    normalize: bool | None = None,
+    max_batch_tokens: int = MAX_BATCH_TOKENS,
+) -> SentenceEncoder:
+    """The encoder `model` on `device`. Prefixes and `normalize` that are None are the model's own.
+
+    Raises `ModelUnusable`, `DeviceUnavailable`, or `ConfigurationError` for an unknown dtype.
+    """
+    where = resolve_device(device)
+    chosen = choose_dtype(dtype, where)
+    bind(where)
+    loaded = load_model(model, where, chosen, normalize)
+    own = loaded.prefixes
+    prefixes = Prefixes(
+        own.query if query_prefix is None else query_prefix, own.passage if passage_prefix is None else passage_prefix
+    )
+    return SentenceEncoder(loaded, where, prefixes, max_batch_tokens)
+
+
+def load_index_encoder(
+    manifest: Manifest, device: str, dtype: str = "auto", model: str = "", max_batch_tokens: int = MAX_BATCH_TOKENS
+) -> SentenceEncoder:
+    """The encoder that the index `manifest` was built with; `model` says where it is on this host, "" = by the same name.
+
+    Raises as `load_encoder`, and `ModelUnusable` where it is another model.
+    """
+    name = model or manifest.model.name
+    encoder = load_encoder(
+        name,
+        device,
+        dtype,
+        query_prefix=manifest.query_prefix,
+        passage_prefix=manifest.passage_prefix,
+        normalize=manifest.normalized,
+        max_batch_tokens=max_batch_tokens,
+    )
+    if encoder.fingerprint != manifest.model.sha256 or encoder.dim != manifest.dim:
+        raise ModelUnusable(
+            f"the index was built with the model {manifest.model.name} (sha256 {manifest.model.sha256[:12]}…), "
+            f"and {name} is another one here (sha256 {encoder.fingerprint[:12]}…)"
+        )
+    return encoder
+
+
+def _plain_tokenizer(model: Any) -> Any:
+    """The fast tokenizer of a model that is given nothing but tokens of texts; None for any other."""
+    tokenizer = getattr(model, "tokenizer", None)
+    modalities = getattr(model[0], "modality_config", {"text": None})
+    prompt_matters = any(not getattr(module, "include_prompt", True) for module in model)
+    plain = type(model[0]).__name__ == "Transformer" and set(modalities) == {"text"} and not prompt_matters
+    return tokenizer if plain and getattr(tokenizer, "is_fast", False) else None
+
+
+def _lengths(tokenizer: Any, texts: list[str]) -> list[int]:
+    try:
+        return [len(ids) for ids in tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]]
+    except Exception:  # a tokenizer of another kind: counts are for reports, words come close enough
+        return [len(text.split()) for text in texts]

@@ -1,0 +1,173 @@
+"""[GPU] The engine for flat indexes: scans half-precision rows, scores candidates exactly, and certifies that nothing was missed.
+
+For each query the c = max(32, 2k) rows with the largest half-precision products are scored again from the float32 rows. If even
+the largest score that a row outside of them could have (see `product`) stays below the k-th of theirs, the answer is certified.
+Otherwise every row that could reach the k-th score is scored, found by a float32 scan where they are too many. So the answer
+is that of an exact search whichever way it was found; only the time differs.
+
+Scores are summed in float64 and rounded to float32 once: the same row has the same score in every batch, and equal rows have
+equal scores, which go by row number.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .arrays import tensor_of
+from .devices import bind, free_bytes, resolve_device
+from .errors import DeviceUnavailable
+from .manifest import HalfNorms
+from .product import Bound, Product
+from .selection import best_first, chosen_product
+from .store import Index
+
+CANDIDATES_MIN = 32
+RESCORE_MAX = 4_096
+"""Rows of one query that are worth scoring before a float32 scan narrows them down."""
+
+PRODUCTS_MAX = 1 << 24
+"""Products held at a time, which bounds the rows of a block."""
+
+SCORED_VALUES_MAX = 1 << 23
+"""Values of candidate rows held at a time in float64."""
+
+BLOCK_ROWS_MIN = 4_096
+_COPY_ROWS = 1 << 16
+_WORKSPACE_BYTES = 512 * 1024 * 1024
+
+
+class ExactEngine:
+    """Inner products over `full` float32 (count, dim), on any device, with `product` on the one that multiplies."""
+
+    name = "exact"
+
+    def __init__(self, full: torch.Tensor, product: Product, norms: HalfNorms) -> None:
+        self.count, self.dim = full.shape
+        self.device = str(product.matrix.device)
+        self.product_dtype = str(product.dtype).removeprefix("torch.")
+        self.certified = self.rescored = self.scanned = 0
+        self._full = full
+        self._product = product
+        self._narrow = Product(full, norms)
+
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """See `Engine.search`. Counts in `certified`, `rescored` and `scanned` which way each query went."""
+        scaled, exponents = self._scaled(queries, k)
+        k = min(k, self.count)
+        scores = np.empty((len(queries), k), dtype=np.float64)
+        rows = np.empty((len(queries), k), dtype=np.int64)
+        with torch.inference_mode():
+            step = max(1, PRODUCTS_MAX // BLOCK_ROWS_MIN)
+            for start in range(0, len(queries), step):
+                part = slice(start, start + step)
+                some = torch.from_numpy(scaled[part]).to(self._product.matrix.device)
+                found_scores, found_rows = self._search(some, k)
+                scores[part], rows[part] = found_scores.cpu().numpy(), found_rows.cpu().numpy()
+        with np.errstate(over="ignore"):  # a score beyond float32 is infinite
+            return np.ldexp(scores, exponents[:, None]).astype(np.float32), rows
+
+    def _scaled(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Queries brought to a norm between 1/2 and 1 by a power of two, which changes no order and loses no bit."""
+        if k < 1:
+            raise ValueError(f"k is {k} and must be at least 1")
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise ValueError(f"queries have the shape {queries.shape}, wanted are rows of {self.dim} values")
+        exact = queries.astype(np.float64)
+        if not np.isfinite(exact).all():
+            raise ValueError("a query has values that are not finite")
+        _, exponents = np.frexp(np.sqrt(np.einsum("ij,ij->i", exact, exact)))
+        return np.ldexp(exact, -exponents[:, None]).astype(np.float32), exponents
+
+    def _search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        block_rows = max(BLOCK_ROWS_MIN, PRODUCTS_MAX // len(queries))
+        c = min(self.count, max(CANDIDATES_MIN, 2 * k))
+        products, candidates = self._product.top(queries, c, block_rows)
+        exact = self._scores(queries, candidates)
+        scores, rows = best_first(exact, candidates, k)
+        bound = self._product.bound(queries)
+        missed = self._open(scores[:, -1], products, bound) if c < self.count else queries.new_zeros(0, dtype=torch.int64)
+        self.certified += len(queries) - len(missed)
+        for position in missed.tolist():
+            query = slice(position, position + 1)
+            of_query = bound.of(missed.new_tensor([position]))
+            scores[query], rows[query] = self._search_again(queries[query], of_query, scores[query, -1], k)
+        return scores, rows
+
+    def _open(self, kth: torch.Tensor, products: torch.Tensor, bound: Bound) -> torch.Tensor:
+        """The queries for which a row outside the candidates could have the k-th score or more."""
+        return (kth <= bound.upper(products.amin(dim=1))).nonzero()[:, 0]
+
+    def _search_again(self, query: torch.Tensor, bound: Bound, kth: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """All rows that could have the score `kth`, a lower bound of the k-th, are scored."""
+        if not query.any():  # every score is 0
+            return query.new_zeros((1, k), dtype=torch.float64), torch.arange(k, device=query.device)[None]
+        rows = self._product.at_least(query, float(bound.least_product(kth)), PRODUCTS_MAX)
+        if len(rows) <= RESCORE_MAX:
+            self.rescored += 1
+        else:
+            self.scanned += 1
+            narrow = self._narrow.bound(query.to(self._full.device))
+            least = float(narrow.least_product(kth.to(self._full.device)))
+            rows = self._narrow.at_least(query.to(self._full.device), least, PRODUCTS_MAX).to(query.device)
+        return best_first(self._scores(query, rows[None]), rows[None], k)
+
+    def _scores(self, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The scores, as float32 holds them, of `rows` int64 (n, c) with their queries; float64 (n, c) on the queries' device.
+
+        Products are summed row by row, never by a matrix product, whose order of summation depends on where a row stands.
+        """
+        n, c = rows.shape
+        scores = torch.empty((n, c), dtype=torch.float64, device=queries.device)
+        wide = max(1, min(c, SCORED_VALUES_MAX // self.dim))
+        high = max(1, SCORED_VALUES_MAX // (self.dim * wide))
+        exact = queries.double()
+        for top in range(0, n, high):
+            for left in range(0, c, wide):
+                some = rows[top : top + high, left : left + wide]
+                vectors = self._full.index_select(0, some.reshape(-1).to(self._full.device)).to(queries.device)
+                terms = vectors.view(*some.shape, self.dim).double() * exact[top : top + high, None, :]
+                scores[top : top + high, left : left + wide] = terms.sum(dim=2)
+        return scores.float().double()
+
+
+def load_exact(index: Index, device: str) -> ExactEngine:
+    """The engine over the mapped rows of `index`. On the CPU nothing is copied; a CUDA device gets the half-precision
+    rows, and the float32 rows too where they fit (otherwise candidates are scored from the mapped ones).
+
+    Raises `DeviceUnavailable` where there is no such device or the rows do not fit.
+    """
+    where = resolve_device(device)
+    bind(where)
+    norms = index.manifest.norms
+    full = tensor_of(index.vectors.full)
+    half = tensor_of(index.vectors.half).view(torch.bfloat16)
+    if where.type == "cpu":
+        return ExactEngine(full, chosen_product(Product(half, norms), Product(full, norms)), norms)
+    free, total = free_bytes(where)
+    room = free - _WORKSPACE_BYTES
+    need = half.numel() * half.element_size()
+    if need > room:
+        raise DeviceUnavailable(
+            f"the index {index.path} does not fit {where}: its rows need {_gib(need)}, and {_gib(max(room, 0))} of {_gib(total)} "
+            f"are free for them; use a larger device, or keep the index off the device (index.gpu = false)"
+        )
+    on_device = _copied(half, where)
+    if need + full.numel() * full.element_size() <= room:
+        full = _copied(full, where)
+    return ExactEngine(full, Product(on_device, norms), norms)
+
+
+def _copied(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`rows` on `device`, block by block, so that nothing else of their size is ever held."""
+    copied = torch.empty(rows.shape, dtype=rows.dtype, device=device)
+    for first in range(0, len(rows), _COPY_ROWS):
+        copied[first : first + _COPY_ROWS].copy_(rows[first : first + _COPY_ROWS])
+    return copied
+
+
+def _gib(size: int) -> str:
+    return f"{size / math.pow(1024, 3):.2f} GiB"

@@ -1,0 +1,228 @@
+"""The manifest of an index: what was built, from what, by what, and the exact files it consists of.
+
+Replacing `manifest.json` is the commit point of a build. Reading it checks every field and that each file is there in full size.
+It must never load torch, faiss or transformers: `rag-broker` and `rag-index info` read manifests too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import IndexDamaged, IndexUnusable
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+MANIFEST_MAX_BYTES = 4 * 1024 * 1024
+FLAT = "flat"
+INNER_PRODUCT = "inner_product"
+
+FILE_NAME = re.compile(r"(?:vectors|passages)-([0-9a-f]{16})\.[a-z0-9]{1,16}")
+"""Names of an index's files. Nothing else in the folder is ever opened or removed."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One immutable file; `size` in bytes, `sha256` over all of it."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """The encoder: the name it was asked for by, and the hash of its weights (see `models.model_fingerprint`)."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """Where the passages came from: file names, field names ("" = found by itself), what was encoded, bad rows skipped."""
+
+    sources: tuple[str, ...]
+    id_field: str
+    title_field: str
+    text_field: str
+    encode: str
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class HalfNorms:
+    """Of the rows x and their half-precision copies x̂: upper bounds of ‖x̂‖, of ‖x - x̂‖ and of ‖x‖. See `exact`."""
+
+    dtype: str
+    half_max: float
+    error_max: float
+    full_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An index as one build left it. `version` is derived from the content: the same content has the same version."""
+
+    format: int
+    version: str
+    created: str
+    type: str
+    factory: str
+    count: int
+    dim: int
+    metric: str
+    normalized: bool
+    model: ModelIdentity
+    query_prefix: str
+    passage_prefix: str
+    max_length: int
+    dtype: str
+    device: str
+    corpus: CorpusFacts
+    norms: HalfNorms
+    tools: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n"
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
+    """The manifest of `directory`, checked. Raises `IndexUnusable`, or `IndexDamaged` where a file is missing or cut."""
+    folder = Path(directory)
+    manifest = parse_manifest(_read(folder), str(folder))
+    for entry in manifest.files.values():
+        try:
+            size = (folder / entry.name).stat().st_size
+        except OSError as error:
+            raise IndexDamaged(f"the index {folder} is damaged: {entry.name} cannot be read ({error.strerror})") from None
+        if size != entry.size:
+            raise IndexDamaged(f"the index {folder} is damaged: {entry.name} has {size} bytes, its manifest says {entry.size}")
+    return manifest
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """The manifest in `text`; `where` names it in the `IndexUnusable` raised for anything that is not one of this format."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IndexUnusable(f"the manifest of the index {where} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise IndexUnusable(f"the manifest of the index {where} is not a JSON object")
+    if fields.get("format") != FORMAT:
+        raise IndexUnusable(
+            f"the index {where} has format {fields.get('format')!r} and this version reads format {FORMAT}: build it again"
+        )
+    try:
+        manifest: Manifest = _read_value(Manifest, fields, "manifest")
+        _check(manifest)
+    except ValueError as error:
+        raise IndexUnusable(f"the manifest of the index {where} is unusable: {error}") from None
+    return manifest
+
+
+def write_manifest(directory: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Puts the manifest in place, whole or not at all: when this returns, it and everything before it is on disk."""
+    folder = Path(directory)
+    draft = folder / f".{MANIFEST_NAME}.{os.getpid()}"
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, folder / MANIFEST_NAME)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder: Path) -> str:
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise IndexUnusable(f"the index {folder} {problem}")
+    path = folder / MANIFEST_NAME
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MANIFEST_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise IndexUnusable(f"{folder} is not an index: it has no {MANIFEST_NAME}") from None
+    except OSError as error:
+        raise IndexUnusable(f"the manifest {path} cannot be read: {error.strerror}") from None
+    if len(data) > MANIFEST_MAX_BYTES:
+        raise IndexUnusable(f"the manifest {path} is larger than {MANIFEST_MAX_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise IndexUnusable(f"the manifest {path} is not UTF-8") from None
+
+
+def _check(manifest: Manifest) -> None:
+    if not _VERSION.fullmatch(manifest.version):
+        raise ValueError("version is not 16 hexadecimal digits")
+    if manifest.count < 1 or manifest.dim < 1 or manifest.max_length < 1:
+        raise ValueError("count, dim and max_length are at least 1")
+    if manifest.metric != INNER_PRODUCT:
+        raise ValueError(f"metric {manifest.metric!r} is not known")
+    if not manifest.files:
+        raise ValueError("files is empty")
+    for role, entry in manifest.files.items():
+        name = FILE_NAME.fullmatch(entry.name)
+        if name is None or name[1] != manifest.version:
+            raise ValueError(f"files.{role}.name {entry.name!r} is not a file of version {manifest.version}")
+        if not _SHA256.fullmatch(entry.sha256):
+            raise ValueError(f"files.{role}.sha256 is not a SHA-256")
+
+
+def _read_value(kind: Any, value: object, where: str) -> Any:
+    """`value` as `kind`, an annotation of the records above; raises ValueError naming the place. Unknown fields are ignored."""
+    if dataclasses.is_dataclass(kind):
+        return _read_record(typing.cast("type[Any]", kind), value, where)
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is not a list")
+        return tuple(_read_value(typing.get_args(kind)[0], item, where) for item in value)
+    if origin is not None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is not a map")
+        inner = typing.get_args(kind)[1]
+        return {name: _read_value(inner, item, f"{where}.{name}") for name, item in value.items()}
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} is not of type {kind.__name__}")
+    if kind in (int, float) and not (math.isfinite(typing.cast(float, value)) and typing.cast(float, value) >= 0):
+        raise ValueError(f"{where} is not a finite number from 0")
+    return value
+
+
+def _read_record(kind: type[T], value: object, where: str) -> T:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not a map")
+    hints = typing.get_type_hints(kind)
+    fields = {}
+    for name, hint in hints.items():
+        if name not in value:
+            raise ValueError(f"{where} has no {name}")
+        fields[name] = _read_value(hint, value[name], f"{where}.{name}" if where != "manifest" else name)
+    return kind(**fields)

@@ -1,0 +1,141 @@
+"""[GPU] Loads a sentence-transformers model onto a device, quietly, and reads off how it wants to be used.
+
+Whatever the libraries raise for a wrong name becomes one sentence. A model never runs code of its own (no `trust_remote_code`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .errors import ConfigurationError, ModelUnusable
+from .hub import hub_folder
+from .models import Prefixes, known_prefixes, model_fingerprint, resolve_model
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_DOT_PRODUCT = "-dot-"
+"""Part of the names of sentence-transformers' models made for inner products of rows that are not normalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model on its device. `normalize`: whether rows are brought to length 1; `prefixes`: its own, else the known ones."""
+
+    name: str
+    fingerprint: str
+    model: Any
+    dtype: str
+    dim: int
+    max_length: int
+    normalize: bool
+    normalizes_itself: bool
+    prefixes: Prefixes
+
+
+def choose_dtype(dtype: str, device: torch.device) -> str:
+    """`auto` is float16 on CUDA and float32 elsewhere. Raises `ConfigurationError` for one that the torch backend has not."""
+    if dtype == "auto":
+        return "float16" if device.type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise ConfigurationError(f"the encoder has no dtype {dtype!r}: known are auto, {', '.join(DTYPES)}")
+    return dtype
+
+
+def load_model(name: str, device: torch.device, dtype: str, normalize: bool | None = None) -> LoadedModel:
+    """The model `name` on `device`; `normalize` None = as the model's own configuration says. Raises `ModelUnusable`."""
+    folder = resolve_model(name)
+    if not os.path.isdir(folder):
+        folder = hub_folder(folder)
+    model = _load(name, folder, device)
+    model.eval().to(dtype=DTYPES[dtype])
+    itself = any(type(module).__name__ == "Normalize" for module in model)
+    max_length = _max_length(model)
+    dim = model.get_embedding_dimension() if hasattr(model, "get_embedding_dimension") else None
+    dim = dim or model.get_sentence_embedding_dimension()
+    if not dim:
+        raise ModelUnusable(f"the model {name} does not say how many values its vectors have")
+    return LoadedModel(
+        name=name,
+        fingerprint=model_fingerprint(folder),
+        model=model,
+        dtype=dtype,
+        dim=int(dim),
+        max_length=max_length,
+        normalize=itself or (_wants_normalized(name, model) if normalize is None else normalize),
+        normalizes_itself=itself,
+        prefixes=_prefixes(name, folder, model),
+    )
+
+
+def _load(name: str, folder: str, device: torch.device) -> Any:
+    with _quiet():
+        try:
+            from sentence_transformers import SentenceTransformer
+
+            return SentenceTransformer(folder, device=str(device), local_files_only=True)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelUnusable(f"the model {name} does not fit on {device}: {_first_line(error)}") from None
+        except Exception as error:  # whatever a library makes of files that are no model
+            raise ModelUnusable(f"the model {name} cannot be loaded: {_first_line(error)}") from None
+
+
+def _max_length(model: Any) -> int:
+    length = model.max_seq_length
+    if not length or length > 1_000_000:  # the tokenizer does not know; a model with learned positions does
+        config = getattr(getattr(model[0], "auto_model", None), "config", None)
+        length = getattr(config, "max_position_embeddings", None) or 1_000_000
+    return int(length)
+
+
+def _wants_normalized(name: str, model: Any) -> bool:
+    similarity = "dot" if _DOT_PRODUCT in name.lower() else str(model.similarity_fn_name or "cosine")
+    if similarity not in ("cosine", "dot"):
+        raise ModelUnusable(f"the model {name} compares by {similarity} distance, which an index of inner products cannot")
+    return similarity == "cosine"
+
+
+def _prefixes(name: str, folder: str, model: Any) -> Prefixes:
+    prompts: dict[str, str] = {key: text for key, text in (model.prompts or {}).items() if text}
+    default = prompts.get(model.default_prompt_name or "", "")
+    known = known_prefixes(name, folder)
+    if not prompts:
+        return known
+    return Prefixes(prompts.get("query", default), prompts.get("passage") or prompts.get("document", default))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the libraries' progress bars, advice and warnings while a model loads."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "huggingface_hub", "httpx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,118 @@
+"""A row of a corpus file becomes a passage: which field is what, and what is wrong with a row that has none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .passage import BadRow, Passage
+
+ID_FIELDS = ("_id", "id")
+CONTENTS = "contents"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the fields; "" = the usual: `_id` or `id`; `title`; `text`, else `contents`, whose first line is the title."""
+
+    id: str = ""
+    title: str = ""
+    text: str = ""
+
+
+def passage_from(row: Mapping[str, object], fields: Fields) -> Passage:
+    """The passage in a row. Fields that are none of id, title and text become its metadata, beside what `metadata` holds itself.
+
+    Raises `BadRow`.
+    """
+    rest = dict(row)
+    id_ = _id(rest, fields)
+    title, text = _title_and_text(rest, fields)
+    metadata = rest.pop("metadata", None)
+    if isinstance(metadata, dict):
+        rest = {**metadata, **rest}
+    elif metadata is not None:
+        rest["metadata"] = metadata
+    for name in rest:
+        if not isinstance(name, str):
+            raise BadRow(f"the name of a field is {name!r}, which is not text")
+    return Passage(id_, title, text, rest)
+
+
+def passage_from_json(line: str, fields: Fields) -> Passage:
+    """The passage in a JSON object on one line. Raises `BadRow`."""
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise BadRow(f"it is not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise BadRow("it is nested too deeply") from None
+    except ValueError as error:
+        raise BadRow(f"it is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise BadRow("it is not a JSON object")
+    return passage_from(row, fields)
+
+
+def split_tsv(line: str) -> list[str]:
+    """The fields of a TSV line. One in double quotes loses them, doubled ones inside become single (as DPR writes passages)."""
+    return [
+        field[1:-1].replace('""', '"') if len(field) > 1 and field[0] == field[-1] == '"' else field for field in line.split("\t")
+    ]
+
+
+def passage_from_tsv(line: str, header: Sequence[str], fields: Fields) -> Passage:
+    """The passage in a TSV line under `header`. Raises `BadRow`."""
+    values = split_tsv(line)
+    if len(values) != len(header):
+        raise BadRow(f"it has {len(values)} fields, the header has {len(header)}")
+    return passage_from(dict(zip(header, values, strict=True)), fields)
+
+
+def _id(rest: dict[str, object], fields: Fields) -> str:
+    names = (fields.id,) if fields.id else ID_FIELDS
+    for name in names:
+        if name in rest:
+            value = rest.pop(name)
+            if type(value) is int:
+                return str(value)
+            if not isinstance(value, str) or not value:
+                raise BadRow(f"its {name} is {_told(value)}, which is no id")
+            return value
+    raise BadRow(f"it has no {' or '.join(names)}")
+
+
+def _title_and_text(rest: dict[str, object], fields: Fields) -> tuple[str, str]:
+    title = _text(rest, fields.title, optional=False) if fields.title else _text(rest, "title", optional=True)
+    if fields.text:
+        return title, _text(rest, fields.text, optional=False)
+    if "text" in rest or CONTENTS not in rest:
+        return title, _text(rest, "text", optional=False)
+    contents = _text(rest, CONTENTS, optional=False)
+    first, newline, others = contents.partition("\n")
+    if title or not newline:
+        return title, contents
+    return first.strip(), others
+
+
+def _text(rest: dict[str, object], name: str, optional: bool) -> str:
+    if name not in rest:
+        if optional:
+            return ""
+        raise BadRow(f"it has no {name}")
+    value = rest.pop(name)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str):
+        raise BadRow(f"its {name} is {_told(value)}, which is not text")
+    return value
+
+
+def _told(value: object) -> str:
+    shown = json.dumps(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return shown if len(shown) <= 40 else f"{shown[:40]}..."
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a number of JSON")

@@ -1,0 +1,114 @@
+"""Files that are written once, in one go, and end in a trailer that says what they are; read by mapping them into memory.
+
+The data stands first, at offset 0, so that rows are aligned however a reader maps them; the trailer is the last 64 bytes, so that
+a file can be hashed while it is written, and named after its content. A mapped file is never written to or cut: that would end
+every process that reads it (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import IndexDamaged
+
+ALIGNMENT = 64
+MAGIC = b"RAGPOOL\x01"
+
+Data = Union[bytes, NDArray[Any]]
+
+_TRAILER = struct.Struct("<8s16sQQQ16s")
+"""magic, role, rows, width, bytes of data, version: 64 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """What the end of a file says. `width`: values in a row, 0 where rows differ."""
+
+    role: str
+    rows: int
+    width: int
+    data_bytes: int
+    version: str
+
+    def pack(self) -> bytes:
+        return _TRAILER.pack(MAGIC, self.role.encode(), self.rows, self.width, self.data_bytes, self.version.encode())
+
+
+class SealedWriter:
+    """A new file at `path`: any number of `write`, then one `seal`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data_bytes = 0
+        self._file = open(path, "xb", buffering=1 << 20)  # noqa: SIM115 - closed by seal() or close()
+        self._hash = hashlib.sha256()
+
+    def write(self, data: Data) -> None:
+        view = memoryview(data).cast("B") if len(data) else memoryview(b"")  # type: ignore[arg-type]
+        self._file.write(view)
+        self._hash.update(view)
+        self.data_bytes += view.nbytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def data_digest(self) -> bytes:
+        """SHA-256 of the data so far."""
+        return self._hash.digest()
+
+    def seal(self, role: str, rows: int, width: int, version: str) -> tuple[int, str]:
+        """Appends the trailer and brings all to disk; (size in bytes, SHA-256 of the whole file)."""
+        trailer = Trailer(role, rows, width, self.data_bytes, version)
+        self.write(bytes(-self.data_bytes % ALIGNMENT))
+        self.write(trailer.pack())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self.data_bytes, self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Gives up on the file; what was written stays for the caller to remove."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def map_sealed(path: Path, expected: Trailer) -> NDArray[np.uint8]:
+    """The data of `path`, read-only, straight from the page cache.
+
+    A shared lock lasts as long as the returned array or anything made from it: `is_free` tells whether one is left.
+    Raises `IndexDamaged` where size or trailer are not `expected`.
+    """
+    with open(path, "rb") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_size != _size(expected):
+            raise IndexDamaged(f"{path} has {os.fstat(file.fileno()).st_size} bytes and must have {_size(expected)}")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # keeps a duplicate of the descriptor, and so the lock
+    if mapped[-_TRAILER.size :] != expected.pack():
+        raise IndexDamaged(f"{path} does not end like a file of version {expected.version}: it was damaged or exchanged")
+    return np.frombuffer(mapped, dtype=np.uint8, count=expected.data_bytes)
+
+
+def is_free(path: Path) -> bool:
+    """Whether no process has `path` mapped. False where the file system has no locks to tell by."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _size(trailer: Trailer) -> int:
+    return trailer.data_bytes + -trailer.data_bytes % ALIGNMENT + _TRAILER.size

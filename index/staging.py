@@ -1,0 +1,105 @@
+"""Where a build writes, and how its files become the index: all at once, when the manifest is replaced.
+
+One build at a time writes to a folder (by a lock file). Until the manifest is in place the old index serves; a build that was
+killed leaves a staging folder and perhaps files that no manifest names, which the next build removes. Nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .errors import ConfigurationError, IndexUnusable
+from .manifest import FILE_NAME, MANIFEST_NAME, FileEntry, Manifest, parse_manifest, sync_folder, write_manifest
+from .sealed import SealedWriter, is_free
+
+STAGING = ".build"
+LOCK = ".build.lock"
+
+
+@contextlib.contextmanager
+def staging(out: Path, wait: bool = False) -> Iterator[Path]:
+    """An empty folder to build the next version of the index `out` in, removed at the end.
+
+    Raises `ConfigurationError` where `out` cannot be written to, or another build is at it and `wait` is false.
+    """
+    with _locked(out, wait):
+        folder = out / STAGING
+        shutil.rmtree(folder, ignore_errors=True)
+        remove_unnamed(out)
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if os.listdir(out) == [LOCK]:  # it came to nothing: leave nothing
+                (out / LOCK).unlink()
+                out.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(out: Path, wait: bool) -> Iterator[None]:
+    """Makes `out` if need be and holds its lock file."""
+    while True:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lock = open(out / LOCK, "ab")  # noqa: SIM115 - held below
+        except OSError as error:
+            raise ConfigurationError(f"cannot write an index to {out}: {error.strerror or error}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigurationError(f"another build is writing to {out}") from None
+            if os.fstat(lock.fileno()).st_nlink:  # else whoever held it has removed it
+                yield
+                return
+
+
+def seal(writers: Mapping[str, SealedWriter], rows: int, widths: Mapping[str, int], version: str) -> dict[str, FileEntry]:
+    """Ends the files of a version; its `files` for the manifest."""
+    entries = {}
+    for role, writer in writers.items():
+        size, sha256 = writer.seal(role, rows, widths[role], version)
+        entries[role] = FileEntry(file_name(role, version), size, sha256)
+    return entries
+
+
+def file_name(role: str, version: str) -> str:
+    """`vectors-<version>.<role>` or `passages-<version>.<role>`."""
+    return f"{'vectors' if role in ('f32', 'bf16') else 'passages'}-{version}.{role}"
+
+
+def publish(staged: Path, out: Path, manifest: Manifest) -> None:
+    """Moves the sealed files into place and then the manifest, which is the commit; removes what nobody has open any more."""
+    for role, entry in manifest.files.items():
+        os.replace(staged / role, out / entry.name)
+    sync_folder(out)
+    write_manifest(out, manifest)
+    remove_unnamed(out)
+
+
+def remove_unnamed(out: Path) -> None:
+    """Removes files of versions that the manifest does not name and that nobody has open. Wants the build lock to be held."""
+    try:
+        manifest = parse_manifest((out / MANIFEST_NAME).read_text(encoding="utf-8"), str(out))
+        version = manifest.version
+    except FileNotFoundError:
+        version = ""
+    except (IndexUnusable, OSError, UnicodeDecodeError):
+        return  # not ours to judge: a newer format, or damaged
+    groups: dict[str, list[Path]] = {}
+    for path in out.iterdir():
+        name = FILE_NAME.fullmatch(path.name)
+        if name and name[1] != version:
+            groups.setdefault(name[1], []).append(path)
+        elif path.name.startswith(f".{MANIFEST_NAME}."):
+            path.unlink(missing_ok=True)
+    for paths in groups.values():
+        if all(is_free(path) for path in paths):
+            for path in paths:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""Opens an index directory: manifest, passages, vectors of one version, mapped and locked against removal. Never loads torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from .errors import IndexDamaged, IndexUnusable
+from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from .passages import IDS, OFFSETS, ROWS, PassageStore
+from .sealed import ALIGNMENT, Trailer, map_sealed
+from .vectors import FULL, HALF, VectorRows
+
+_ATTEMPTS = 5
+"""A new version may replace the old one between reading the manifest and mapping its files."""
+
+_TRAILER_BYTES = 64
+
+
+class Index:
+    """One version of an index: `passages` by row, `vectors` for engines. Holds its files until closed and not referred to."""
+
+    __slots__ = ("_passages", "_vectors", "manifest", "path")
+
+    def __init__(self, path: Path, manifest: Manifest, passages: PassageStore, vectors: VectorRows) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._passages: PassageStore | None = passages
+        self._vectors: VectorRows | None = vectors
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
+    def count(self) -> int:
+        return self.manifest.count
+
+    @property
+    def dim(self) -> int:
+        return self.manifest.dim
+
+    @property
+    def passages(self) -> PassageStore:
+        if self._passages is None:
+            raise ValueError("this index is closed")
+        return self._passages
+
+    @property
+    def vectors(self) -> VectorRows:
+        if self._vectors is None:
+            raise ValueError("this index is closed")
+        return self._vectors
+
+    def close(self) -> None:
+        """Lets go of the files. Engines and rows taken from here keep theirs mapped until they go too."""
+        self._passages = self._vectors = None
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_index(directory: str | os.PathLike[str]) -> Index:
+    """The index in `directory`, sizes and trailers checked (checksums: `verify`). Raises `IndexUnusable`, `IndexDamaged`."""
+    folder = Path(directory)
+    for _ in range(_ATTEMPTS):
+        stamp = _stamp(folder)
+        try:
+            return _map(folder, read_manifest(folder))
+        except IndexUnusable:
+            if _stamp(folder) == stamp:  # nobody replaced it meanwhile: it is the index that is wrong
+                raise
+        except OSError as error:
+            if _stamp(folder) == stamp:
+                raise IndexUnusable(f"the index {folder} cannot be mapped: {error.strerror or error}") from None
+    raise IndexUnusable(f"the index {folder} keeps being replaced while it is opened")
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = (folder / MANIFEST_NAME).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _map(folder: Path, manifest: Manifest) -> Index:
+    if manifest.type != FLAT:
+        raise IndexUnusable(f"the index {folder} is of type {manifest.type!r}, which this version cannot serve")
+    missing = {ROWS, OFFSETS, IDS, FULL, HALF} - manifest.files.keys()
+    if missing:
+        raise IndexDamaged(f"the manifest of the index {folder} names no file for {', '.join(sorted(missing))}")
+    count, dim, version = manifest.count, manifest.dim, manifest.version
+
+    def trailer(role: str, width: int, data_bytes: int) -> Trailer:
+        return Trailer(role, count, width, data_bytes, version)
+
+    def path(role: str) -> Path:
+        return folder / manifest.files[role].name
+
+    offsets = map_sealed(path(OFFSETS), trailer(OFFSETS, 1, 8 * (count + 1)))
+    rows_bytes = int(offsets.view("<u8")[-1])
+    if not _could_hold(manifest.files[ROWS], rows_bytes):
+        raise IndexDamaged(f"the index {folder} is damaged: its offsets do not fit its rows")
+    passages = PassageStore(
+        map_sealed(path(ROWS), trailer(ROWS, 0, rows_bytes)), offsets, map_sealed(path(IDS), trailer(IDS, 2, 16 * count))
+    )
+    full = map_sealed(path(FULL), trailer(FULL, dim, 4 * count * dim))
+    half = map_sealed(path(HALF), trailer(HALF, dim, 2 * count * dim))
+    return Index(folder, manifest, passages, VectorRows(full, half, count, dim))
+
+
+def _could_hold(entry: FileEntry, data_bytes: int) -> bool:
+    return data_bytes + -data_bytes % ALIGNMENT + _TRAILER_BYTES == entry.size

@@ -1,0 +1,195 @@
+"""`rag-index` as a person uses it: what it prints, and that whatever is wrong is one sentence and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from ragpool.index import build as builder
+from ragpool.index.build import Built
+from ragpool.index.cli import main
+from ragpool.index.manifest import read_manifest
+from ragpool.index.store import open_index
+
+Jsonl = Callable[..., Path]
+ROWS = [{"_id": str(n), "title": "t", "text": f"text {n}"} for n in range(20)]
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def failed(result: Result, code: int = 2) -> str:
+    """The one sentence of a command that failed."""
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    *progress, sentence = result.stderr.splitlines()
+    assert all(line.startswith(("reading ", "encoding ")) for line in progress)
+    assert sentence.startswith("rag-index: ")
+    return sentence.removeprefix("rag-index: ")
+
+
+@pytest.mark.parametrize("command", [[], ["build"], ["info"], ["verify"], ["eval"]])
+def test_help_has_examples(command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert f"rag-index {' '.join(command)}".strip() in result.output.split("Example")[1]
+
+
+def test_version() -> None:
+    assert run("--version").output.startswith("rag-index, version ")
+
+
+@pytest.mark.usefixtures("hashing")
+def test_build_and_info(jsonl: Jsonl, tmp_path: Path) -> None:
+    result = run("build", jsonl(ROWS), "--out", tmp_path / "out", "--device", "cpu", "--query-prefix", "q: ")
+    assert result.exit_code == 0, result.output
+    assert "passages          20" in result.stdout
+    assert "query prefix      'q: '" in result.stdout
+    assert "encoding 20 of 20" in result.stderr
+    told = json.loads(run("info", tmp_path / "out", "--json").stdout)
+    assert told["count"] == 20
+    assert told["path"] == str(tmp_path / "out")
+    assert run("info", tmp_path / "out").stdout == result.stdout
+
+
+@pytest.mark.usefixtures("hashing")
+def test_build_skips_bad_rows_when_told_to(jsonl: Jsonl, tmp_path: Path) -> None:
+    corpus = jsonl([*ROWS[:16], "{", *ROWS[16:]])
+    assert failed(run("build", corpus, "--out", tmp_path / "out")).startswith(f"{corpus}, line 17: it is not JSON")
+    result = run("build", corpus, "--out", tmp_path / "out", "--skip-bad", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["corpus"]["skipped"] == 1
+    assert f"skipped: {corpus}, line 17: " in result.stderr
+
+
+@pytest.mark.usefixtures("hashing")
+def test_settings_come_from_a_file(jsonl: Jsonl, tmp_path: Path) -> None:
+    config = tmp_path / "pool.toml"
+    config.write_text(f'[index]\npath = "{tmp_path / "there"}"\ncorpus = "{jsonl(ROWS)}"\n')
+    assert run("--config", config, "build").exit_code == 0
+    assert json.loads(run("info", "--config", config, "--json").stdout)["count"] == 20
+    assert "cannot read the configuration file" in failed(run("--config", tmp_path / "none", "info"))
+
+
+@pytest.mark.usefixtures("hashing")
+def test_the_demo_index_has_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = run("build", "--demo", "--json")
+    assert result.exit_code == 0, result.output
+    with open_index(json.loads(result.stdout)["path"]) as index:
+        assert index.path.parent == tmp_path / "ragpool"
+    assert "name no other" in failed(run("build", "corpus.jsonl", "--demo"))
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["build", "--bogus"], "No such option"),
+        (["build"], "name a corpus to build"),
+        (["build", "c.jsonl"], "say with --out"),
+        (["build", "nothing.jsonl", "--out", "/tmp/never"], "the corpus nothing.jsonl does not exist"),
+        (["build", __file__, "--out", "/tmp/never"], "is of no known kind"),
+        (["info"], "name an index directory"),
+        (["info", "nowhere"], "the index nowhere does not exist"),
+        (["verify", "nowhere"], "the index nowhere does not exist"),
+        (["eval", "x", "--queries", "nothing", "--qrels", "nothing"], "there is no file nothing"),
+        (["eval", "x", "--queries", "q", "--qrels", "r", "-k", "0"], "-k wants whole numbers"),
+        (["eval", "x"], "Missing option"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(args: list[str], sentence: str) -> None:
+    assert sentence in failed(run(*args))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--model", "no-such-model"], "there is no model no-such-model"),
+        (["--device", "cuda:99"], "there is no device cuda:99 here"),
+        (["--type", "hnsw"], "known are auto, flat"),
+        (["--dtype", "int8"], "no dtype 'int8'"),
+    ],
+)
+def test_a_wrong_model_device_or_type_leaves_nothing_behind(
+    jsonl: Jsonl, tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    assert sentence in failed(run("build", jsonl(ROWS), "--out", tmp_path / "out", *flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_verify(small: Built, tmp_path: Path) -> None:
+    result = run("verify", small.path, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["ok"] is True
+    copied = Path(shutil.copytree(small.path, tmp_path / "copy"))
+    name = read_manifest(copied).files["rows"].name
+    data = bytearray((copied / name).read_bytes())
+    data[7] ^= 1
+    (copied / name).write_bytes(data)
+    assert f"{name} does not have the checksum" in failed(run("verify", copied), 1)
+    (copied / name).unlink()
+    assert f"{name} cannot be read" in failed(run("verify", copied), 1)
+
+
+def test_eval_of_an_index(small: Built, tmp_path: Path) -> None:
+    queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.tsv"
+    texts = {"1": "who wrote hamlet?", "2": "the highest mountain", "3": "hot drink from leaves", "4": "not judged"}
+    queries.write_text("".join(json.dumps({"_id": id_, "text": text}) + "\n" for id_, text in texts.items()))
+    qrels.write_text("query-id\tcorpus-id\tscore\n1\thamlet\t1\n2\teverest\t1\n3\ttea\t1\n5\ttea\t1\n")
+    result = run("eval", small.path, "--queries", queries, "--qrels", qrels, "--json", "-k", "1,10")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "queries": 3, "nDCG@1": 1.0, "nDCG@10": 1.0, "recall@1": 1.0, "recall@10": 1.0, "MRR@10": 1.0,
+    }  # fmt: skip
+    assert "1 judged queries are not in" in result.stderr
+    shown = run("eval", small.path, "--queries", queries, "--qrels", qrels, "--engine", "faiss")
+    assert "MRR@10     1.0000" in shown.stdout
+    qrels.write_text("x\thamlet\t1\n")
+    assert "no query of" in failed(run("eval", small.path, "--queries", queries, "--qrels", qrels))
+
+
+def test_eval_of_a_pool_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"_id": "1", "text": "x"}\n')
+    (tmp_path / "r.tsv").write_text("1\td\t1\n")
+    address = f"ipc://{tmp_path}/none"
+    failed(run("eval", "--broker", address, "--queries", tmp_path / "q.jsonl", "--qrels", tmp_path / "r.tsv"), 1)
+
+
+@pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 1)])
+def test_interrupts_and_full_disks(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def stopped(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(builder, "_write_vectors", stopped)
+    sentence = failed(run("build", jsonl(ROWS), "--out", tmp_path / "out"), code)
+    assert sentence in ("interrupted", "No space left on device")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.process
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ragpool.index.cli", "info", "nowhere"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "rag-index: the index nowhere does not exist\n")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["cli", "manifest", "demo", "evaluate", "store", "verify", "corpus"])
+def test_what_needs_no_model_loads_no_torch(module: str) -> None:
+    script = (
+        f"import sys, ragpool.index.{module} as m; print([n for n in ('torch', 'faiss', 'transformers') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

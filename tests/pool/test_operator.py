@@ -1,0 +1,89 @@
+"""drain, restart and scale, under load and with no failed request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pools import Pool, run_cli, running_pool, wait_until
+from ragpool.client import Client
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def pool(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    flags = ("--index", str(index), "--workers", "2", "--device", "cpu")
+    with running_pool(tmp_path_factory.mktemp("operated"), *flags) as pool:
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def load(pool: Pool) -> Iterator[None]:
+    """Eight threads that ask all the while; whatever fails fails the test."""
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def ask(client: Client, number: int) -> None:
+        while not stop.is_set():
+            try:
+                assert len(client.search(f"question {number}", timeout=60)) == 5
+            except Exception as error:  # whatever it is, it is the finding
+                errors.append(error)
+                return
+
+    with Client(pool.url) as client:
+        threads = [threading.Thread(target=ask, args=(client, number)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        yield
+        stop.set()
+        for thread in threads:
+            thread.join(90)
+    assert errors == []
+
+
+def command(pool: Pool, *args: str) -> None:
+    shown = run_cli("rag-broker", *args, "--run-dir", str(pool.run_dir))
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_restart_replaces_one_worker(pool: Pool) -> None:
+    pool.wait_workers(2)
+    before = {worker["slot"]: worker["pid"] for worker in pool.status()["workers"]}
+    command(pool, "restart", "0")
+
+    def replaced() -> bool:
+        now = {worker["slot"]: worker["pid"] for worker in pool.status()["workers"] if worker["state"] == "ready"}
+        return len(now) == 2 and now[0] != before[0] and now[1] == before[1]
+
+    wait_until(replaced, 60, "another process in slot 0")
+
+
+def test_a_drained_worker_stays_away_until_it_is_restarted(pool: Pool) -> None:
+    pool.wait_workers(2)
+    victim = pool.status()["workers"][0]
+    command(pool, "drain", victim["id"][:8])
+    pool.wait_workers(1, 30)
+    wait_until(lambda: "stopped" in [slot["state"] for slot in pool.status()["slots"]], 10, "a stopped slot")
+    command(pool, "restart", str(victim["slot"]))
+    pool.wait_workers(2)
+
+
+def test_scale_up_and_down(pool: Pool) -> None:
+    command(pool, "scale", "3")
+    pool.wait_workers(3)
+    command(pool, "scale", "1")
+    pool.wait_workers(1, 30)
+    command(pool, "scale", "2")
+    pool.wait_workers(2)
+
+
+def test_what_cannot_be_done_is_said(pool: Pool) -> None:
+    for args in (("restart", "nobody"), ("drain", "nobody"), ("scale", "5000")):
+        shown = run_cli("rag-broker", *args, "--run-dir", str(pool.run_dir))
+        assert shown.returncode in (1, 2)
+        assert "Traceback" not in shown.stderr
+        assert len(shown.stderr.splitlines()) == 1
