@@ -59,6 +59,7 @@ class Ledger:
         """It was handed to the worker at `peer`, or found to run there."""
         if pending.queued:
             self.queue.remove(pending)
+        pending.hedged = pending.hedged or bool(pending.running_on)
         pending.running_on = (*pending.running_on, peer)
         pending.dispatched = now
 

@@ -31,7 +31,7 @@ class Registry:
         self._mixed_dtypes = mixed_dtypes
         self._by_peer: dict[bytes, Worker] = {}
         self._by_incarnation: dict[str, Worker] = {}
-        self._unclaimed: dict[bytes, bytes] = {}
+        self._unclaimed: set[bytes] = set()
         self._hedging = Hedging()
         self.ever_ready = False
         self.rate = 0.0
@@ -102,16 +102,25 @@ class Registry:
         for request_id in worker.in_flight:
             pending = self._ledger.get(request_id)
             if pending is None:
-                self._unclaimed[request_id] = worker.peer
+                self._unclaimed.add(request_id)
             else:
                 self._ledger.running(pending, worker.peer, now)
 
     def claim(self, pending: Pending, now: float) -> bool:
-        """Whether a worker runs this newly admitted request already, from before: then it is not run again."""
-        peer = self._unclaimed.pop(pending.id, None)
-        if peer is not None:
-            self._ledger.running(pending, peer, now)
-        return peer is not None
+        """Whether workers run this newly admitted request already, from before: then it is not run again."""
+        if pending.id not in self._unclaimed:
+            return False
+        self._unclaimed.discard(pending.id)
+        for worker in self:
+            if pending.id in worker.in_flight:
+                self._ledger.running(pending, worker.peer, now)
+        return True
+
+    def _unclaim(self, request_ids: list[bytes]) -> None:
+        """Some worker runs these no more: what nobody runs can be claimed by nobody."""
+        for request_id in self._unclaimed.intersection(request_ids):
+            if not any(request_id in worker.in_flight for worker in self):
+                self._unclaimed.discard(request_id)
 
     # ---- living ----------------------------------------------------------------------------------------------------
 
@@ -133,12 +142,12 @@ class Registry:
         if worker is None:
             return False
         self._heard(worker, now)
-        self._unclaimed.pop(request_id, None)
         batches = len(worker.batches)
         if worker.returned(request_id, now) and pending is not None:
             worker.metrics.replied((now - pending.dispatched) * 1e3, pending.request.items, now)
         if len(worker.batches) < batches and worker.last_batch_s:
             self._hedging.took(worker.last_batch_s)
+        self._unclaim([request_id])
         return True
 
     def hand_over(self, worker: Worker, pendings: list[Pending], now: float, *, trial: bool = False) -> None:
@@ -203,8 +212,7 @@ class Registry:
         self._give_back(worker, list(worker.in_flight), worker.info.incarnation)
 
     def _give_back(self, worker: Worker, request_ids: list[bytes], avoid: str = "") -> None:
-        for request_id in request_ids:
-            self._unclaimed.pop(request_id, None)
+        self._unclaim(request_ids)
         self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer, avoid))
 
     def check(self) -> None:
@@ -213,8 +221,9 @@ class Registry:
             listed = {request_id for batch in worker.batches for request_id in batch.open}
             if listed != set(worker.in_flight) or any(not batch.open for batch in worker.batches):
                 raise RuntimeError(f"worker {worker.info.incarnation}: credits {set(worker.in_flight)}, batches {listed}")
-            if any(self._unclaimed.get(i, worker.peer) != worker.peer for i in worker.in_flight):
-                raise RuntimeError(f"worker {worker.info.incarnation}: what it runs is claimed through another")
+        held = {request_id for worker in self for request_id in worker.in_flight}
+        if not self._unclaimed <= held or any(self._ledger.get(request_id) for request_id in self._unclaimed):
+            raise RuntimeError("what can be claimed is held by nobody, or is known already")
         for pending in self._ledger:
             for peer in pending.running_on:
                 worker_there = self._by_peer.get(peer)

@@ -173,7 +173,7 @@ class Fleet:
         return True
 
     def drain(self, name: str, now: float, grace_s: float) -> bool:
-        """The process of that slot finishes what it holds, and none follows it until `restart` or `scale`. False: no such slot."""
+        """That slot's process finishes what it holds; none follows it until `restart` or `scale`. False: no such slot."""
         slot = self._find(name)
         if slot is not None:
             self.stop(slot, now, grace_s)

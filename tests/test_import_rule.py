@@ -57,7 +57,9 @@ def test_imports_point_one_way(path: Path) -> None:
             assert first in MAY_IMPORT[folder], f"{folder} may not import {first}"
 
 
-@pytest.mark.parametrize("path", sorted(p for d in ("tests", "benchmarks") for p in (ROOT / d).rglob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(p for d in ("tests", "benchmarks") for p in (ROOT / d).rglob("*.py")), ids=lambda p: p.name
+)
 def test_everything_else_says_ragpool(path: Path) -> None:
     for level, name in imports_of(path):
         assert level > 0 or name.split(".")[0] not in FOLDERS, f"{name}: say ragpool.{name}"

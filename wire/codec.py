@@ -35,9 +35,10 @@ Buffer = Union[bytes, memoryview]
 Check = Callable[[Any], Any]
 
 _EMPTY_HEADER = msgpack.packb({})
+_TIMESTAMP_STARTS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
 
 
-# ---- values ---------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------------------------
 
 
 def pack(value: object) -> bytes:
@@ -52,9 +53,14 @@ def pack(value: object) -> bytes:
 def unpack(data: Buffer) -> Any:
     """The plain value in `data`. Extension types, timestamps among them, are refused; raises `ProtocolError` only."""
     try:
-        return msgpack.unpackb(data, ext_hook=_refuse_extension, strict_map_key=True, timestamp=0)
+        value = msgpack.unpackb(data, ext_hook=_refuse_extension, strict_map_key=True, timestamp=0)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, MemoryError) as error:
-        raise ProtocolError(f"not MessagePack: {error or type(error).__name__}") from None
+        raise ProtocolError(f"not MessagePack: {str(error) or type(error).__name__}") from None
+    # msgpack builds timestamps without asking the hook; only data that holds such bytes pays for the search
+    data = bytes(data)
+    if any(start in data for start in _TIMESTAMP_STARTS) and _holds_timestamp(value):
+        raise ProtocolError("not MessagePack: extension type -1 is refused")
+    return value
 
 
 def map_header(count: int) -> bytes:
@@ -94,11 +100,24 @@ def depth(value: object) -> int:
     return deepest
 
 
+def _holds_timestamp(value: object) -> bool:
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, msgpack.Timestamp):
+            return True
+        if isinstance(item, dict):
+            left.extend(item.values())
+        elif isinstance(item, list):
+            left.extend(item)
+    return False
+
+
 def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"extension type {code} is refused")
 
 
-# ---- schemas, read off the records ----------------------------------------------------------------------------------
+# ---- schemas, read off the records ---------------------------------------------------------------------------------
 
 
 def _exactly(kind: type) -> Check:
@@ -189,7 +208,7 @@ _HAS_BODY = frozenset(cls for cls in KINDS.values() if any(f.name == "body" for 
 _NESTING = frozenset({messages.Welcome, messages.Slots})
 
 
-# ---- records to frames ----------------------------------------------------------------------------------------------
+# ---- records to frames ---------------------------------------------------------------------------------------------
 
 
 def encode(record: Record) -> list[bytes]:
@@ -221,7 +240,7 @@ def encode_datagram(record: Record) -> bytes:
     return packed
 
 
-# ---- frames to records ----------------------------------------------------------------------------------------------
+# ---- frames to records ---------------------------------------------------------------------------------------------
 
 
 def decode(frames: Sequence[Buffer], allowed: Collection[bytes]) -> list[Decoded]:

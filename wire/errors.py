@@ -11,7 +11,8 @@
     ├── BrokerUnreachable     nobody says WELCOME at that address
     ├── VersionMismatch       the peer speaks another version of the protocol
     ├── AccessDenied          the peer may not do that
-    └── RemoteFailure         a defect of ours, or a device that broke, while it was being served
+    ├── RemoteFailure         a defect of ours, or a device that broke, while it was being served
+    └── ClientClosed          this client was closed before the answer came; never travels
 
 An error is told apart by whose fault it is. `retryable` says whether the same request may succeed later.
 """
@@ -91,6 +92,10 @@ class RemoteFailure(RagpoolError):
     retryable = True
 
 
+class ClientClosed(RagpoolError):
+    code = "client_closed"
+
+
 ERRORS: dict[str, type[RagpoolError]] = {
     cls.code: cls
     for cls in (
@@ -105,6 +110,7 @@ ERRORS: dict[str, type[RagpoolError]] = {
         VersionMismatch,
         AccessDenied,
         RemoteFailure,
+        ClientClosed,
     )
 }
 
