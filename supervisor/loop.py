@@ -31,7 +31,7 @@ from .signals import Signals
 from .slots import Slot
 from .startup import Startup, Verdict
 
-SAME_WISH_S = 0.3
+SAME_WISH_S = 0.05
 """Two signals this close are one wish: `timeout` sends one to the process and one to its group."""
 CHANNEL_LOST_S = 1.0
 """A broker that closes its channel is about to end; if not, it is ended, since nobody can speak to it any more."""

@@ -36,7 +36,7 @@ class Passages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Encodings:
-    """Vectors float32 (n, dim) of the distinct texts of a batch, their places, true costs in tokens, and whether they were cut."""
+    """Vectors float32 (n, dim) of the distinct texts of a batch, their places, true costs in tokens, and which were cut."""
 
     place: dict[tuple[str, str], int]
     vectors: Floats
