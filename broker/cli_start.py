@@ -87,7 +87,7 @@ def _model_of(settings: Settings) -> tuple[str, ...]:
 def _build(*args: str) -> None:
     """Build an index in a child that ends with us; raises `ConfigurationError` when it does not succeed."""
     death_fd, life_fd = os.pipe()
-    child = spawn(ChildSpec("build", "ragpool.index.cli", ("build", *args)), death_fd=death_fd)
+    child = spawn(ChildSpec("build", "ragpool.index.cli", ("build", "--quiet", *args)), death_fd=death_fd)
     try:
         while (code := child.reap()) is None:
             child.wait(0.5)

@@ -34,11 +34,20 @@ if TYPE_CHECKING:
 @click.option("--passage-prefix", metavar="TEXT", help="Put before every passage [what the model wants].")
 @click.option("--normalize/--no-normalize", default=None, help="Bring vectors to length 1 [what the model wants].")
 @click.option("--skip-bad", is_flag=True, help="Skip and count bad rows instead of stopping at the first.")
+@click.option("--quiet", is_flag=True, help="Do not print what was made.")
 @config_option
 @json_option
 @click.pass_context
 def build(
-    ctx: click.Context, /, corpus: tuple[str, ...], out: str | None, demo: bool, as_json: bool, config: str | None, **flags: Any
+    ctx: click.Context,
+    /,
+    corpus: tuple[str, ...],
+    out: str | None,
+    demo: bool,
+    quiet: bool,
+    as_json: bool,
+    config: str | None,
+    **flags: Any,
 ) -> None:
     """Build an index of JSONL, TSV, Parquet, .txt and .md files, or of folders of them.
 
@@ -71,7 +80,8 @@ def build(
             built = build_index(sources, settings.index.path, options, progress)
     for sentence in built.skipped:
         click.echo(f"skipped: {sentence}", err=True)
-    print_index(built.path, as_json)
+    if not quiet:
+        print_index(built.path, as_json)
 
 
 def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
