@@ -22,16 +22,17 @@ help:  ## This list
 setup: $(READY)  ## The virtual environment, with everything installed
 
 $(READY): pyproject.toml Makefile
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70"
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e ".[$(FAISS),demo,dev]"
-	mkdir -p $(VENV)/types/ragpool
-	for folder in $(FOLDERS); do ln -sfn "$(CURDIR)/$$folder" $(VENV)/types/ragpool/$$folder; done
-	touch $@
+	@echo "setting up $(VENV), a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70"
+	@$(BIN)/python -m pip install --quiet $(TORCH)
+	@$(BIN)/python -m pip install --quiet -e ".[$(FAISS),demo,dev]"
+	@mkdir -p $(VENV)/types/ragpool
+	@for folder in $(FOLDERS); do ln -sfn "$(CURDIR)/$$folder" $(VENV)/types/ragpool/$$folder; done
+	@touch $@
 
 demo: $(READY)  ## A pool of two workers on the built-in demo index, and one question to it
-	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh $(PORT)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh $(PORT)
 
 test: $(READY)  ## All tests but the long ones (about 5 minutes on 2 cores)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -24,8 +24,8 @@ done
 
 cat "$words"
 echo
-echo "\$ rag-query \"$question\" -k 3"
-rag-query "$question" -k 3 --broker "$broker"
+echo "\$ rag-query \"$question\" -k 2"
+rag-query "$question" -k 2 --broker "$broker"
 echo
 echo "\$ rag-broker status"
 rag-broker status --frontend "$broker"
