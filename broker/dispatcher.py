@@ -1,9 +1,8 @@
-"""One round of handing out work: from the queue to workers, as the scheduler says."""
+"""One round of handing out work: from the queue to workers, as the lineup says."""
 
 from __future__ import annotations
 
 from ..wire.messages import Request
-from . import scheduler
 from .commands import Dispatch
 from .pending import Pending
 from .registry import Registry
@@ -15,26 +14,29 @@ def round_of(queue: RequestQueue, registry: Registry, now: float) -> list[Dispat
     """Trials first, each alone on an idle worker; then each idle worker its share; then full batches behind running ones."""
     if not len(queue):
         return []
-    ready = registry.ready()
-    idle = [worker for worker in ready if not worker.batches]
-    handed = []
-    while idle and (trial := queue.pop_trial()):
-        handed.append(_hand_over_trial(registry, scheduler.least_busy(idle, sum(p.cost for p in trial)), trial, now))
-        idle = [worker for worker in idle if not worker.batches]
-    shared = len(ready) > 1
-    if idle and queue.ordinary:
-        size = scheduler.batch_size(queue.items, queue.cost, ready, now)
+    lineup = registry.lineup
+    shared = lineup.shared
+    handed: list[Dispatch] = []
+    unable: list[Worker] = []
+    while lineup.idle and (trial := queue.pop_trial()):
+        handed.append(_hand_over_trial(registry, lineup.least_busy(sum(p.cost for p in trial)), trial, now))
+    if lineup.idle and queue.ordinary:
+        size = lineup.batch_size(queue.items, queue.cost, now)
         cost = queue.cost / queue.items * size
-        while idle and queue.ordinary:
-            worker = scheduler.least_busy(idle, cost)
-            idle.remove(worker)
-            handed += _hand_over(queue, registry, worker, size, now, shared)
     while queue.ordinary:
-        place = scheduler.parking_place(queue.items, ready, now)
-        more = _hand_over(queue, registry, place, place.info.max_batch, now, shared) if place is not None else []
-        if not more:
+        if lineup.idle:
+            worker, most = lineup.least_busy(cost), size
+        elif (place := lineup.parking_place(queue.items)) is not None:
+            worker, most = place, place.info.max_batch
+        else:
             break
+        more = _hand_over(queue, registry, worker, most, now, shared)
         handed += more
+        if not more:
+            lineup.remove(worker)
+            unable.append(worker)
+    for worker in unable:
+        lineup.place(worker, now)
     return handed
 
 

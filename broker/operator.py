@@ -30,7 +30,7 @@ def _one_worker(core: Core, command: str, name: str, supervised: bool, now: floa
     """A worker of our own parent is the parent's to end; one of another host is told over the wire."""
     worker = _find(core, name)
     if worker is not None and worker.info.incarnation not in core.slots.incarnations:
-        worker.leave(now)
+        core.registry.leave(worker, now)
         return [ToWorker(worker.peer, Drain(again=command == "restart"))]
     slot = core.slots.find(name if worker is None else worker.info.incarnation)
     if slot is None or not supervised:

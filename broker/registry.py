@@ -9,6 +9,7 @@ from ..wire.messages import Heartbeat, Register
 from . import liveness
 from .hedging import Hedging
 from .ledger import Ledger
+from .lineup import Lineup
 from .liveness import Patience
 from .metrics import Totals
 from .pending import Pending
@@ -22,7 +23,7 @@ REGISTER_STATES = (LOADING, READY, DRAINING)
 
 
 class Registry:
-    """Workers by the way to them and by incarnation, in order of last use, so that ties rotate."""
+    """Workers by the way to them and by incarnation; those that may get work also stand in `lineup`."""
 
     def __init__(self, ledger: Ledger, totals: Totals, patience: Patience, mixed_dtypes: bool) -> None:
         self._ledger = ledger
@@ -33,6 +34,7 @@ class Registry:
         self._by_incarnation: dict[str, Worker] = {}
         self._unclaimed: set[bytes] = set()
         self._hedging = Hedging()
+        self.lineup = Lineup()
         self.ever_ready = False
         self.rate = 0.0
         """Cost a second of all ready workers together, as of the last tick; 0 while nothing was measured."""
@@ -48,10 +50,6 @@ class Registry:
 
     def incarnation(self, name: str) -> Worker | None:
         return self._by_incarnation.get(name)
-
-    def ready(self) -> list[Worker]:
-        """Workers that may get work, least recently used first."""
-        return [worker for worker in self._by_peer.values() if worker.state.name == READY]
 
     def in_flight(self) -> int:
         return sum(len(worker.in_flight) for worker in self)
@@ -86,6 +84,7 @@ class Registry:
             self._by_peer[peer] = worker
             self._by_incarnation[record.incarnation] = worker
             self._adopt(worker, record.running, now)
+        self.lineup.place(worker, now)
         self.ever_ready = self.ever_ready or worker.state.name == READY
 
     def _renewed(self, worker: Worker, record: Register, now: float) -> None:
@@ -94,7 +93,7 @@ class Registry:
         if record.state == READY and worker.state.name == LOADING:
             worker.state.on(LOADED, now)
         elif record.state == DRAINING:
-            worker.leave(now)
+            self.leave(worker, now)
 
     def _adopt(self, worker: Worker, running: tuple[bytes, ...], now: float) -> None:
         """What it runs is a credit, also while nobody here knows the request: its client may send it again."""
@@ -132,8 +131,10 @@ class Registry:
         self._heard(worker, now)
         worker.batch_age_ms = beat.batch_age_ms
         if beat.state == DRAINING:
-            worker.leave(now)
-        self._give_back(worker, worker.forgotten(beat))
+            self.leave(worker, now)
+        if lost := worker.forgotten(beat):
+            self.lineup.place(worker, now)
+            self._give_back(worker, lost)
         return True
 
     def answered(self, peer: bytes, request_id: bytes, pending: Pending | None, now: float) -> bool:
@@ -145,28 +146,38 @@ class Registry:
         batches = len(worker.batches)
         if worker.returned(request_id, now) and pending is not None:
             worker.metrics.replied((now - pending.dispatched) * 1e3, pending.request.items, now)
-        if len(worker.batches) < batches and worker.last_batch_s:
-            self._hedging.took(worker.last_batch_s)
+        if len(worker.batches) < batches:
+            self.lineup.place(worker, now)
+            if worker.last_batch_s:
+                self._hedging.took(worker.last_batch_s)
         self._unclaim([request_id])
         return True
 
     def hand_over(self, worker: Worker, pendings: list[Pending], now: float, *, trial: bool = False) -> None:
-        """`pendings`, just taken from the queue, go to `worker`; it goes behind its equals."""
+        """`pendings`, just taken from the queue, go to `worker`."""
         for pending in pendings:
             self._ledger.running(pending, worker.peer, now)
         worker.sent(pendings, now, trial=trial)
-        self._hedging.handed_out(worker.batches[-1].items)
-        self._by_peer[worker.peer] = self._by_peer.pop(worker.peer)
+        batch = worker.batches[-1]
+        self._hedging.handed_out(batch.items)
+        self.lineup.usual(batch.cost)
+        self.lineup.place(worker, now)
 
     def _heard(self, worker: Worker, now: float) -> None:
         worker.heard = now
         if worker.state.name == SUSPECT:
             worker.state.on(HEARD, now)
+            self.lineup.place(worker, now)
 
     def pause(self, gap_s: float, now: float) -> None:
         """The broker stood still for `gap_s`: that much of everybody's silence is its own."""
         for worker in self:
             worker.heard = min(worker.heard + gap_s, now)
+
+    def leave(self, worker: Worker, now: float) -> None:
+        """It drains: no new work."""
+        worker.leave(now)
+        self.lineup.place(worker, now)
 
     # ---- leaving ---------------------------------------------------------------------------------------------------
 
@@ -180,6 +191,7 @@ class Registry:
                 lost = True
             elif verdict == "suspect":
                 worker.state.on(SILENT, now)
+                self.lineup.place(worker, now)
         self.rate = sum(worker.fit.rate for worker in self if worker.state.name == READY)
         return lost
 
@@ -206,6 +218,7 @@ class Registry:
 
     def _drop(self, worker: Worker, now: float) -> None:
         worker.state.on(LOST, now)
+        self.lineup.remove(worker)
         del self._by_peer[worker.peer]
         if self._by_incarnation.get(worker.info.incarnation) is worker:
             del self._by_incarnation[worker.info.incarnation]
@@ -221,6 +234,9 @@ class Registry:
             listed = {request_id for batch in worker.batches for request_id in batch.open}
             if listed != set(worker.in_flight) or any(not batch.open for batch in worker.batches):
                 raise RuntimeError(f"worker {worker.info.incarnation}: credits {set(worker.in_flight)}, batches {listed}")
+            asked = worker.state.name == READY and not worker.on_trial
+            if self.lineup.stands(worker) != (("busy" if worker.batches else "idle") if asked else ""):
+                raise RuntimeError(f"worker {worker.info.incarnation} stands wrong in the lineup")
         held = {request_id for worker in self for request_id in worker.in_flight}
         if not self._unclaimed <= held or any(self._ledger.get(request_id) for request_id in self._unclaimed):
             raise RuntimeError("what can be claimed is held by nobody, or is known already")

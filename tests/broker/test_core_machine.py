@@ -188,7 +188,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert held[worker.peer] <= set(worker.in_flight), "a worker holds what it has no credit for"
             assert len(worker.batches) <= 2 or worker.batches[0].cost == 0.0
         if len(core.ledger.queue):
-            for worker in core.registry.ready():
+            for worker in (worker for worker in core.registry if worker.state.name == "ready"):
                 free = [
                     p for p in core.ledger.queue if worker.peer not in p.running_on and worker.info.incarnation not in p.avoid
                 ]

@@ -1,0 +1,112 @@
+"""The ready workers, in the order in which they are asked: idle ones by class of speed, busy ones by when they will be free.
+
+Kept up to date one worker at a time, so that a decision costs the same with eight workers and with five hundred. Workers whose
+speeds differ by less than `CLASS_WIDTH` are equals: among them the one that has been idle longest comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right, insort
+from collections import OrderedDict
+
+from .states import READY
+from .workers import BATCHES_MAX, Worker
+
+CLASS_WIDTH = 0.05
+COST_SHARE = 0.05
+"""Weight of the newest batch in the usual cost, by which speeds are compared."""
+
+_Busy = tuple[float, int, Worker]
+
+
+class Lineup:
+    def __init__(self) -> None:
+        self._classes: dict[int, OrderedDict[bytes, Worker]] = {}
+        self._class_of: dict[bytes, int] = {}
+        self._busy: list[_Busy] = []
+        self._busy_at: dict[bytes, _Busy] = {}
+        self._sequence = 0
+        self._usual_cost = 0.0
+
+    @property
+    def idle(self) -> int:
+        """How many ready workers have nothing running."""
+        return len(self._class_of)
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is more than one worker to choose from."""
+        return len(self._class_of) + len(self._busy) > 1
+
+    def usual(self, cost: float) -> None:
+        """A batch of this cost was handed out."""
+        self._usual_cost += COST_SHARE * (cost - self._usual_cost) if self._usual_cost else cost
+
+    def place(self, worker: Worker, now: float) -> None:
+        """Where `worker` belongs by its state and what it holds now; one that runs suspects, or is not ready, is not asked."""
+        self.remove(worker)
+        if worker.state.name != READY or worker.on_trial:
+            return
+        if worker.batches:
+            self._sequence += 1
+            entry = (worker.finish_at(now), self._sequence, worker)
+            insort(self._busy, entry)
+            self._busy_at[worker.peer] = entry
+        else:
+            speed = self._class(worker)
+            self._classes.setdefault(speed, OrderedDict())[worker.peer] = worker
+            self._class_of[worker.peer] = speed
+
+    def remove(self, worker: Worker) -> None:
+        """It is asked no more."""
+        speed = self._class_of.pop(worker.peer, None)
+        if speed is not None:
+            del self._classes[speed][worker.peer]
+            if not self._classes[speed]:
+                del self._classes[speed]
+        entry = self._busy_at.pop(worker.peer, None)
+        if entry is not None:
+            del self._busy[bisect_right(self._busy, entry) - 1]
+
+    def least_busy(self, cost: float) -> Worker:
+        """The idle worker that would finish `cost` soonest, the longest idle of its class. There must be one."""
+        heads = (next(iter(members.values())) for members in self._classes.values())
+        return min(heads, key=lambda worker: worker.fit.predict(cost))
+
+    def free_by(self, when: float) -> int:
+        """How many busy workers will have done all they hold by then."""
+        return bisect_right(self._busy, when, key=lambda entry: entry[0])
+
+    def batch_size(self, items: int, cost: float, now: float) -> int:
+        """Items for each idle worker, so that what waits is shared with all that are free now or within one batch time.
+
+        `items` and `cost` are the totals that wait. A burst of 10 on 2 idle workers is 5 for each, not 1, 1 and 8.
+        """
+        share = math.ceil(items / self.idle)
+        best = self.least_busy(cost / items * share)
+        batch_s = best.fit.predict(cost / items * min(share, best.info.max_batch))
+        return math.ceil(items / (self.idle + self.free_by(now + batch_s)))
+
+    def parking_place(self, items: int) -> Worker | None:
+        """Where a full batch may wait behind a running one: on the worker that is free soonest, if it has room for it.
+
+        None while some worker is idle: it would be free sooner.
+        """
+        if self.idle or not self._busy:
+            return None
+        soonest = self._busy[0][2]
+        return soonest if items >= soonest.info.max_batch and len(soonest.batches) < BATCHES_MAX else None
+
+    def stands(self, worker: Worker) -> str:
+        """Where it is: "idle", "busy", or "" where it is not asked."""
+        idle, busy = worker.peer in self._class_of, worker.peer in self._busy_at
+        if idle and self._classes[self._class_of[worker.peer]].get(worker.peer) is not worker:
+            raise RuntimeError(f"worker {worker.info.incarnation} stands in a class that does not know it")
+        if busy and self._busy_at[worker.peer] not in self._busy:
+            raise RuntimeError(f"worker {worker.info.incarnation} is missing among the busy")
+        return "idle" if idle else "busy" if busy else ""
+
+    def _class(self, worker: Worker) -> int:
+        seconds = worker.fit.predict(self._usual_cost)
+        return round(math.log(seconds) / CLASS_WIDTH) if seconds > 0.0 else -(1 << 30)

@@ -1,0 +1,82 @@
+"""Who is asked first, and how much of what waits it gets."""
+
+from __future__ import annotations
+
+import pytest
+from ragpool.broker.lineup import Lineup
+from ragpool.broker.pending import Pending
+from ragpool.broker.states import LEAVING
+from ragpool.broker.workers import Worker
+from ragpool.wire.messages import Register, Request
+
+COST = 100.0
+
+
+def worker(name: str, seconds: float | None = None, max_batch: int = 8) -> Worker:
+    """A ready one that takes `seconds` for `COST`, as far as was measured."""
+    made = Worker(name.encode(), Register(name, "ready", max_batch=max_batch), 0.0)
+    if seconds is not None:
+        made.fit.observe(COST, seconds)
+    return made
+
+
+def load(made: Worker, now: float, cost: float = COST, number: int = 0) -> None:
+    pending = Pending(Request(number.to_bytes(16, "big"), "search", 1), b"c", now)
+    pending.cost = cost
+    made.sent([pending], now)
+
+
+def lineup_of(*workers: Worker) -> Lineup:
+    lineup = Lineup()
+    lineup.usual(COST)
+    for each in workers:
+        lineup.place(each, 0.0)
+    return lineup
+
+
+def test_the_fastest_idle_worker_is_asked_first() -> None:
+    assert lineup_of(worker("slow", 1.0), worker("fast", 0.1), worker("middle", 0.5)).least_busy(COST).peer == b"fast"
+
+
+def test_a_worker_that_was_never_measured_is_tried() -> None:
+    assert lineup_of(worker("fast", 0.1), worker("new")).least_busy(COST).peer == b"new"
+
+
+def test_among_equals_the_longest_idle_is_asked() -> None:
+    first, second = worker("first", 0.1), worker("second", 0.1001)
+    lineup = lineup_of(first, second)
+    assert lineup.least_busy(COST) is first
+    lineup.place(first, 1.0)
+    assert lineup.least_busy(COST) is second
+
+
+@pytest.mark.parametrize(("items", "idle", "soon", "size"), [(10, 2, 0, 5), (100, 2, 6, 13), (1, 2, 0, 1), (4, 1, 1, 2)])
+def test_what_waits_is_shared_with_all_that_are_free_within_a_batch_time(items: int, idle: int, soon: int, size: int) -> None:
+    workers = [worker(f"idle {n}", 1.0, 16) for n in range(idle)] + [worker(f"soon {n}", 1.0, 16) for n in range(soon)]
+    for number, busy in enumerate(workers[idle:]):
+        load(busy, 0.0, number=number)
+    far = worker("far", 1.0)
+    load(far, 0.0, cost=100_000.0, number=99)
+    assert lineup_of(*workers, far).batch_size(items, COST * items, 0.5) == size
+
+
+def test_a_full_batch_is_parked_where_it_starts_soonest_and_only_while_nobody_is_idle() -> None:
+    late, soon, idle = worker("late", 1.0, 4), worker("soon", 0.2, 4), worker("idle", 1.0)
+    load(late, 0.0, number=1)
+    load(soon, 0.0, number=2)
+    lineup = lineup_of(late, soon, idle)
+    assert lineup.parking_place(4) is None
+    lineup.remove(idle)
+    assert lineup.parking_place(3) is None, "three are no full batch"
+    assert lineup.parking_place(4) is soon
+    load(soon, 0.0, number=3)
+    lineup.place(soon, 0.0)
+    assert lineup.parking_place(4) is None, "it is still the one that is free soonest, and it is full"
+
+
+def test_one_that_drains_or_runs_suspects_is_not_asked() -> None:
+    draining, suspect = worker("draining"), worker("suspect")
+    draining.state.on(LEAVING, 0.0)
+    suspect.sent([Pending(Request(b"i" * 16, "search"), b"c", 0.0)], 0.0, trial=True)
+    lineup = lineup_of(draining, suspect)
+    assert (lineup.idle, lineup.parking_place(1)) == (0, None)
