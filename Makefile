@@ -51,8 +51,8 @@ format: $(READY)  ## Let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Throughput and latency of a running pool of two workers, on this machine
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/smoke.py
+bench: $(READY)  ## A pool of two CPU workers against the same work without a server
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/pool.py
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
