@@ -167,7 +167,9 @@ def main() -> None:
     print(f"flood: {told['answered']:,} answered, {told['failed']} failed, {told['waiting']:,} waiting; {depth} queued before")
     if rude:
         print(f"rude: {len(rude.latencies):,} answered, {rude.busy:,} told BUSY, {rude.bad} wrong")
-    print(f"interactive: {len(seen)} answers, p50 {percentile(seen, 0.5) * 1e3:.1f} ms, max {max(seen) * 1e3:.1f} ms, {bad} wrong")
+    print(
+        f"interactive: {len(seen)} answers, p50 {percentile(seen, 0.5) * 1e3:.1f} ms, max {max(seen) * 1e3:.1f} ms, {bad} wrong"
+    )
     print(f"flood p99 {p99_ms:.1f} ms of {limit_ms:g} wanted, {busy} BUSY")
 
 

@@ -1,7 +1,8 @@
 """Saturation for minutes, with null workers: resident memory of the broker must stay flat, and its file descriptors constant.
 
-The slope is a straight line through the samples of the last three quarters, with its standard error: flat means within two of
-those, or below 1 KiB a second. Requests carry a deadline of `--deadline-s` seconds, and new sessions come and go all the time.
+The slope is a straight line through the samples, with its standard error: flat means within two of those, or below 1 KiB a
+second. The first quarter is left out, and at least the first `--deadline-s` seconds: what remembers a deadline grows until the
+first of them have passed. New sessions come and go all the time.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def soak(service: Service, seconds: float, every_s: float, window: int, batch: i
     return samples
 
 
-def slope(samples: list[tuple[float, int]]) -> tuple[float, float]:
+def slope(samples: list[tuple[float, int]], after_s: float) -> tuple[float, float]:
     """KiB a second, and its standard error."""
-    kept = np.array(samples[len(samples) // 4 :])
+    kept = np.array([sample for sample in samples[len(samples) // 4 :] if sample[0] > after_s])
     if len(kept) < 4:
         return 0.0, float("inf")
     coefficients, covariance = np.polyfit(kept[:, 0], kept[:, 1], 1, cov=True)
@@ -54,13 +55,11 @@ def main() -> None:
     options = parser.parse_args()
     with broker(options.workers, "--max-batch", str(options.batch)) as service:
         before = descriptors(service.pid)
-        samples = soak(
-            service, options.minutes * 60, options.every_s, options.window, options.batch, options.deadline_s
-        )
+        samples = soak(service, options.minutes * 60, options.every_s, options.window, options.batch, options.deadline_s)
         time.sleep(1.0)
         after, ended = descriptors(service.pid), service.process.poll()
         clients = service.status()["broker"]["clients"]
-    rise, error = slope(samples)
+    rise, error = slope(samples, options.deadline_s)
     verdict = "flat" if ended is None and (rise <= 2 * error or rise < FLAT_KIB_S) else "not flat"
     print(f"files {before} before, {after} after; {clients} sessions known to the broker")
     print(f"soak {rise:+.2f} KiB/s (standard error {error:.2f}): {verdict}")

@@ -15,7 +15,7 @@ import click
 from ..conf import render
 from ..conf.loader import Loaded, load
 from ..conf.paths import RunPaths
-from ..conf.settings import ConfigurationError
+from ..conf.sentences import SentenceGroup
 from ..supervisor.rundir import pool_pid, wait_until_released
 from ..supervisor.state import read_state
 from ..wire.errors import RagpoolError
@@ -31,21 +31,11 @@ frontend_option = click.option("--frontend", metavar="URL", help="Address of the
 run_dir_option = click.option("--run-dir", metavar="DIR", help="Run directory of the pool [named after the frontend's port].")
 
 
-class SentenceGroup(click.Group):
-    """Whatever is wrong with what came from outside is one sentence on stderr: exit code 2 for configuration, 1 for failure."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ConfigurationError as error:
-            click.echo(f"rag-broker: {error}", err=True)
-            ctx.exit(2)
-        except RagpoolError as error:
-            click.echo(f"rag-broker: {error}", err=True)
-            ctx.exit(1)
+class BrokerGroup(SentenceGroup):
+    failures = (RagpoolError,)
 
 
-@click.group(cls=SentenceGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("rag-broker", cls=BrokerGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ragpool")
 @config_option
 @click.pass_context

@@ -9,7 +9,7 @@ import click
 from . import cli_text
 from .cli_base import (
     Failed,
-    SentenceGroup,
+    IndexGroup,
     config_option,
     device_option,
     directory_of,
@@ -23,7 +23,7 @@ from .cli_eval import evaluate_command
 from .errors import IndexDamaged
 
 
-@click.group(cls=SentenceGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("rag-index", cls=IndexGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ragpool", prog_name="rag-index")
 @config_option
 @click.pass_context

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ..conf.loader import load
-from ..conf.settings import ConfigurationError, Settings
+from ..conf.sentences import SentenceGroup
+from ..conf.settings import Settings
 from ..wire.errors import RagpoolError
 from . import cli_text
 from .manifest import read_manifest
@@ -27,28 +27,8 @@ class Failed(Exception):
     """The command did its work and found something wrong."""
 
 
-class SentenceGroup(click.Group):
-    """Whatever is wrong with what came from outside is one sentence on stderr: 2 for usage and configuration, 1 for failure."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except click.UsageError as error:
-            message, code = error.format_message(), 2
-        except ConfigurationError as error:
-            message, code = str(error), 2
-        except Failed as error:
-            message, code = str(error), 1
-        except RagpoolError as error:
-            message, code = str(error), 1
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            message, code = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1
-        except KeyboardInterrupt:
-            message, code = "interrupted", 130
-        click.echo(f"rag-index: {message}", err=True)
-        return ctx.exit(code)
+class IndexGroup(SentenceGroup):
+    failures = (Failed, RagpoolError)
 
 
 def settings_from(ctx: click.Context, config: str | None, flags: dict[str, object]) -> Settings:

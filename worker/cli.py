@@ -14,6 +14,7 @@ from ..conf.cores import thread_environment, usable_cores
 from ..conf.loader import load
 from ..conf.mapping import to_mapping
 from ..conf.paths import RunPaths, backend_endpoint, run_dir
+from ..conf.sentences import SentenceCommand
 from ..conf.settings import ConfigurationError, Settings
 from ..supervisor.loop import Supervisor
 from ..supervisor.process import WORKER, ChildSpec
@@ -22,7 +23,7 @@ from ..wire.exit_codes import CONFIGURATION
 from .main import leave, run_worker
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("rag-worker", cls=SentenceCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ragpool")
 @click.option("--config", metavar="FILE", help="TOML, or the JSON of the older system.")
 @click.option("--device", metavar="D,D...", help="cpu, cuda, cuda:N; several: one worker each, kept alive here.")
@@ -40,12 +41,7 @@ def main(config: str | None, **flags: object) -> None:
       rag-worker --device cuda:1 --index wiki
       rag-worker --device cuda:0,cuda:1 --index /data/wiki --backend tcp://10.0.0.5:5556
     """
-    try:
-        code = _run(config, flags)
-    except ConfigurationError as error:
-        click.echo(f"rag-worker: {error}", err=True)
-        code = 2
-    leave(code)
+    leave(_run(config, flags))
 
 
 def _run(config: str | None, flags: dict[str, Any]) -> int:

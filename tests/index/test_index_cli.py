@@ -29,7 +29,7 @@ def failed(result: Result, code: int = 2) -> str:
     """The one sentence of a command that failed."""
     assert result.exit_code == code, result.output
     assert isinstance(result.exception, SystemExit)
-    *progress, sentence = result.stderr.splitlines()
+    *progress, sentence = filter(None, result.stderr.splitlines())
     assert all(line.startswith(("reading ", "encoding ")) for line in progress)
     assert sentence.startswith("rag-index: ")
     return sentence.removeprefix("rag-index: ")
