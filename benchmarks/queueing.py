@@ -19,13 +19,13 @@ SERVICES = ("fixed", "exponential", "two speeds", "one stalls")
 SLOW = 4.0
 """How much slower the second half of the servers is where there are two speeds."""
 
-STALL_EVERY = 200
-STALL_FACTOR = 50.0
-"""The first server takes fifty times as long for one of two hundred batches, where one stalls."""
+STALL_EVERY = 200.0
+STALL_LASTS = 25.0
+"""In full batches: the first server stands still that long that often, where one stalls, at the same times for every policy."""
 
 Floats = NDArray[np.float64]
-Duration = Callable[[int, float], float]
-"""Seconds that a server takes for a batch of that much work."""
+Duration = Callable[[int, float, float], float]
+"""Seconds that a server takes for a batch of that much work which it begins at that time."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Shape:
 
 UNIT = Shape("unit jobs", 0.0, 0.010, 1)
 BATCHES = Shape("batches", 0.005, 0.0005, 32)
+SMALL_BATCHES = Shape("batches", 0.005, 0.0005, 8)
+"""For hundreds of servers: with few jobs for each of them, larger batches would never reach a steady state."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Workload:
 
     def arrivals(self) -> Floats:
         """Poisson, at `load` of what all servers do in full batches (stalls included)."""
-        stalled = 1.0 + (STALL_FACTOR - 1.0) / STALL_EVERY if self.service == "one stalls" else 1.0
-        capacity = sum(1.0 / speed for speed in self.speeds[1:]) + 1.0 / (self.speeds[0] * stalled)
+        lost = STALL_LASTS / STALL_EVERY if self.service == "one stalls" else 0.0
+        capacity = sum(1.0 / speed for speed in self.speeds) - lost
         rate = self.load * capacity * self.shape.most / self.shape.full_s
         return np.cumsum(np.random.default_rng(self.seed).exponential(1.0 / rate, self.jobs))
 
@@ -81,12 +83,15 @@ class Workload:
     def duration(self) -> Duration:
         shape, speeds = self.shape, self.speeds
         if self.service != "one stalls":
-            return lambda server, work: speeds[server] * (shape.a_s + shape.b_s * work)
-        rng = Random(self.seed + 2)
+            return lambda server, work, now: speeds[server] * (shape.a_s + shape.b_s * work)
+        period, active = STALL_EVERY * shape.full_s, (STALL_EVERY - STALL_LASTS) * shape.full_s
 
-        def stalling(server: int, work: float) -> float:
-            stalls = server == 0 and rng.random() * STALL_EVERY < 1.0
-            return (shape.a_s + shape.b_s * work) * (STALL_FACTOR if stalls else 1.0)
+        def stalling(server: int, work: float, now: float) -> float:
+            left, at = shape.a_s + shape.b_s * work, now
+            while server == 0 and left > (room := max(0.0, active - at % period)):
+                left -= room
+                at += period - at % period
+            return at + left - now
 
         return stalling
 
@@ -189,7 +194,7 @@ def sojourns(policy: type[Central] | type[Blind], workload: Workload) -> Floats:
     def begin(server: int, now: float) -> None:
         queue = state.queue_of(server)
         batch = [queue.popleft() for _ in range(min(most, len(queue)))]
-        heapq.heappush(running, (now + duration(server, sum(works[job] for job in batch)), server, batch))
+        heapq.heappush(running, (now + duration(server, sum(works[job] for job in batch), now), server, batch))
 
     def end_until(time: float) -> None:
         while running and running[0][0] <= time:

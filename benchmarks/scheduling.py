@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_parts import table
-from queueing import BATCHES, POLICIES, SERVICES, UNIT, Central, Floats, Shape, Workload, sojourns
+from queueing import BATCHES, POLICIES, SERVICES, SMALL_BATCHES, UNIT, Central, Floats, Shape, Workload, sojourns
 from ragpool.broker import scheduler
 from ragpool.broker.admission import Bounds
 from ragpool.broker.commands import CLIENT, WORKER, Command, Dispatch
@@ -31,12 +31,14 @@ from ragpool.wire.messages import Hello, Register, Reply, Request
 
 LOADS = (0.5, 0.8, 0.95)
 WARMUP = 0.1
-"""Share of the jobs that is not counted: the fits are being learned, the queue builds up."""
+WARMUP_EACH = 10
+"""Jobs that are not counted, as a share and for each worker: the fits are being learned, the queue builds up."""
 
 FOREVER = 10**9
 WITHIN = 1.05
 WITHIN_SERVICE = 0.01
 FLAT = 2.0
+MANY = 64
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Pool:
 
     def _begin(self, server: int, now: float) -> None:
         work = sum(self._works[_job(request)] for request in self._waiting[server][0].requests)
-        heapq.heappush(self._ends, (now + self._duration(server, work), server))
+        heapq.heappush(self._ends, (now + self._duration(server, work, now), server))
 
 
 def _peer(server: int) -> bytes:
@@ -150,7 +152,8 @@ def row(mode: Mode, workload: Workload) -> Row:
     scheduler.BATCHES_MAX = mode.credit
     pool = Pool(workload)
     seen = {"broker": pool.sojourns(), **{policy.name: sojourns(policy, workload) for policy in POLICIES}}
-    counted = {name: values[int(WARMUP * workload.jobs) :] for name, values in seen.items()}
+    skipped = min(workload.jobs // 2, max(int(WARMUP * workload.jobs), WARMUP_EACH * workload.servers))
+    counted = {name: values[skipped:] for name, values in seen.items()}
     return Row(
         mode.name,
         workload,
@@ -164,7 +167,8 @@ def cases(servers: int, jobs: int) -> Iterator[tuple[Mode, Workload]]:
     for mode in MODES:
         for service in SERVICES:
             for load in LOADS:
-                yield mode, Workload(servers, mode.shape, service, load, jobs)
+                shape = SMALL_BATCHES if servers > MANY and mode.shape is BATCHES else mode.shape
+                yield mode, Workload(servers, shape, service, load, jobs)
 
 
 def printed(rows: Sequence[Row]) -> str:

@@ -34,6 +34,7 @@ def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
         "slots": state.get("slots", []),
         "totals": {
             "requests": 0, "replies": 0, "errors": {}, "retries": 0, "hedges": 0, "late_replies": 0, "expired": 0, "cancelled": 0,
+            "dropped": 0,
         },
     }  # fmt: skip
 
@@ -71,7 +72,7 @@ def _slot_lines(slot: Mapping[str, Any]) -> Iterable[str]:
     if last:
         yield f"    last end: {last['reason']}"
         tail = (last.get("log_tail") or "").strip().splitlines()
-        if tail:
+        if tail and last.get("code") != 0:
             yield f"    its last words: {tail[-1]}"
 
 

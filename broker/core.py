@@ -122,7 +122,7 @@ class Core:
     # ---- clients ---------------------------------------------------------------------------------------------------
 
     def _hello(self, peer: bytes, record: messages.Hello, now: float) -> None:
-        self.clients.welcome(peer, record.client, record.items_max)
+        self.clients.welcome(peer, record.client, record.items_max, now)
         self._to_client(peer, self.settings.welcome())
 
     def _client_ping(self, peer: bytes, record: messages.Ping, now: float) -> None:
@@ -239,7 +239,7 @@ class Core:
         worker = self.registry.incarnation(record.incarnation)
         if worker is not None:
             self._worker_bye(worker.peer, record, now)
-        if len(suspects) == 1 and suspects[0].solo and not suspects[0].running_on:
+        if len(suspects) == 1 and record.incarnation in suspects[0].solo_on:
             self.poison.remember(suspects[0].request, now)
             self._answer_error(suspects[0], PoisonRequest(f"it ended a worker that ran nothing else ({record.reason})"))
         elif suspects:
@@ -248,6 +248,7 @@ class Core:
 
     def _drain(self, peer: bytes, record: messages.Drain, now: float) -> None:
         self.draining = True
+        self._drained_told = False
 
     # ---- time and work ---------------------------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ class Core:
         self._out += [ToWorker(worker.peer, ping) for worker in self.registry]
         if now >= self._next_client_ping:
             self._next_client_ping = now + liveness.CLIENT_PING_S
-            self._out += [ToClient(client.peer, ping) for client in self.clients.owning_work()]
+            self._out += [ToClient(peer, ping) for peer in self.clients.to_ping(now)]
         if self.registry.judge(now):
             self._stirred = True
         if hedged := self.registry.hedge(now):

@@ -15,7 +15,6 @@ def round_of(queue: RequestQueue, registry: Registry, now: float) -> list[Dispat
     if not len(queue):
         return []
     lineup = registry.lineup
-    shared = lineup.shared
     handed: list[Dispatch] = []
     unable: list[Worker] = []
     while lineup.idle and (trial := queue.pop_trial()):
@@ -26,11 +25,11 @@ def round_of(queue: RequestQueue, registry: Registry, now: float) -> list[Dispat
     while queue.ordinary:
         if lineup.idle:
             worker, most = lineup.least_busy(cost), size
-        elif (place := lineup.parking_place(queue.items)) is not None:
+        elif not queue.trials and (place := lineup.parking_place(queue.items)) is not None:
             worker, most = place, place.info.max_batch
         else:
             break
-        more = _hand_over(queue, registry, worker, most, now, shared)
+        more = _hand_over(queue, registry, worker, most, now)
         handed += more
         if not more:
             lineup.remove(worker)
@@ -40,18 +39,17 @@ def round_of(queue: RequestQueue, registry: Registry, now: float) -> list[Dispat
     return handed
 
 
-def _hand_over(queue: RequestQueue, registry: Registry, worker: Worker, size: int, now: float, shared: bool) -> list[Dispatch]:
+def _hand_over(queue: RequestQueue, registry: Registry, worker: Worker, size: int, now: float) -> list[Dispatch]:
     """The next requests that `worker` may take, `size` items of them or one batch at most, in one message."""
     taken: list[Pending] = []
     passed: list[Pending] = []
     items = 0
     while queue.ordinary and items < min(size, worker.info.max_batch):
         pending = queue.pop()
-        if worker.peer in pending.running_on or (shared and worker.info.incarnation in pending.avoid):
+        if worker.peer in pending.running_on or registry.should_avoid(worker, pending):
             passed.append(pending)
             continue
         items += pending.request.items
-        pending.solo = False
         taken.append(pending)
     queue.push_front(passed)
     if not taken:
@@ -62,7 +60,8 @@ def _hand_over(queue: RequestQueue, registry: Registry, worker: Worker, size: in
 
 def _hand_over_trial(registry: Registry, worker: Worker, trial: list[Pending], now: float) -> Dispatch:
     for pending in trial:
-        pending.solo = len(trial) == 1
+        if len(trial) == 1:
+            pending.solo_on = (*pending.solo_on, worker.info.incarnation)
     registry.hand_over(worker, trial, now, trial=True)
     return Dispatch(worker.peer, tuple(_as_of(pending, now) for pending in trial))
 

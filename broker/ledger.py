@@ -97,7 +97,10 @@ class Ledger:
                 pending.avoid = (*pending.avoid, avoid)
             if not pending.running_on and not pending.queued:
                 returned.append(pending)
-        self.queue.push_front(returned)
+        self.queue.push_front(pending for pending in returned if not pending.suspicion)
+        for pending in returned:
+            if pending.suspicion:
+                self.queue.push_trial([pending])
         return returned
 
     def expired(self, now: float) -> list[Pending]:

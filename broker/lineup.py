@@ -34,11 +34,6 @@ class Lineup:
         """How many ready workers have nothing running."""
         return len(self._class_of)
 
-    @property
-    def shared(self) -> bool:
-        """Whether there is more than one worker to choose from."""
-        return len(self._class_of) + len(self._busy) > 1
-
     def usual(self, cost: float) -> None:
         """A batch of this cost was handed out."""
         self._usual_cost += COST_SHARE * (cost - self._usual_cost) if self._usual_cost else cost

@@ -14,14 +14,15 @@ WORKERS_MAX = 1024
 def obey(core: Core, command: str, argument: str, supervised: bool, now: float) -> list[Command]:
     """What `stop`, `drain`, `restart` or `scale` means now. Raises `BadRequest` for what cannot be done, with the reason."""
     if command == "drain" and not argument:
-        return core.receive(PARENT, b"", Drain(), now)
+        told = [ToParent(Control(command))] if supervised else []
+        return [*core.receive(PARENT, b"", Drain(), now), *told]
     if command in ("drain", "restart"):
         return _one_worker(core, command, argument, supervised, now)
     if command not in ("stop", "scale"):
         raise BadRequest(f"unknown command {command!r}")
     if not supervised:
         raise BadRequest(f"this broker has no supervisor, which alone can {command}")
-    if command == "scale" and not (argument.isdecimal() and int(argument[:5]) <= WORKERS_MAX):
+    if command == "scale" and not (argument.isascii() and argument.isdigit() and int(argument[:5]) <= WORKERS_MAX):
         raise BadRequest(f"scale takes a number of workers, 0 to {WORKERS_MAX}, not {argument!r}")
     return [ToParent(Control(command, argument))]
 

@@ -13,11 +13,11 @@ class Pending:
     """`client` is the way back. Times are the core's clock, in seconds; `cost` is estimated tokens.
 
     `hedged`: it was dispatched, or waits to be, a second time while the first run goes on. `suspicion`: deaths of workers that
-    ran it. `avoid`: incarnations that lost it. `solo`: its last run was alone on an otherwise idle worker.
+    ran it. `avoid`: incarnations that lost it. `solo_on`: incarnations that it ran on alone.
     """
 
     __slots__ = (
-        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "hedged", "queued", "request", "running_on", "solo",
+        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "hedged", "queued", "request", "running_on", "solo_on",
         "suspicion",
     )  # fmt: skip
 
@@ -29,7 +29,7 @@ class Pending:
         self.cost = COST_PER_ITEM * request.items + len(request.body) / BYTES_PER_TOKEN
         self.queued = False
         self.hedged = False
-        self.solo = False
+        self.solo_on: tuple[str, ...] = ()
         self.suspicion = 0
         self.dispatched = 0.0
         self.running_on: tuple[bytes, ...] = ()

@@ -19,6 +19,9 @@ from .workers import Worker
 COLLECTIONS = frozenset({"default"})
 """Collections that this pool serves."""
 
+MAX_BATCH = 2048
+"""Items: two batches and their ids must fit a heartbeat, one a message."""
+
 REGISTER_STATES = (LOADING, READY, DRAINING)
 
 
@@ -58,9 +61,9 @@ class Registry:
 
     def refuses(self, record: Register) -> RagpoolError | None:
         """Why this worker may not join, or None."""
-        if record.state not in REGISTER_STATES or not record.incarnation or record.max_batch < 1:
+        if record.state not in REGISTER_STATES or not record.incarnation or not 1 <= record.max_batch <= MAX_BATCH:
             return BadRequest(
-                "a registration names an incarnation, a state (loading, ready, draining) and a max_batch of at least 1"
+                f"a registration names an incarnation, a state (loading, ready, draining) and a max_batch of 1 to {MAX_BATCH}"
             )
         if record.collection not in COLLECTIONS:
             return BadRequest(f"this pool serves the collections {', '.join(sorted(COLLECTIONS))}, not {record.collection!r}")
@@ -79,7 +82,7 @@ class Registry:
             self._renewed(worker, record, now)
         else:
             for stale in {worker, self._by_incarnation.get(record.incarnation)} - {None}:
-                self._drop(stale, now)  # type: ignore[arg-type]
+                self._drop(stale, now, died=False)  # type: ignore[arg-type]
             worker = Worker(peer, record, now)
             self._by_peer[peer] = worker
             self._by_incarnation[record.incarnation] = worker
@@ -173,6 +176,13 @@ class Registry:
         """The broker stood still for `gap_s`: that much of everybody's silence is its own."""
         for worker in self:
             worker.heard = min(worker.heard + gap_s, now)
+            worker.interrupted()
+
+    def should_avoid(self, worker: Worker, pending: Pending) -> bool:
+        """Whether `pending` was lost with `worker` before, and some other ready worker did not lose it."""
+        if worker.info.incarnation not in pending.avoid:
+            return False
+        return any(other.state.name == READY and other.info.incarnation not in pending.avoid for other in self)
 
     def leave(self, worker: Worker, now: float) -> None:
         """It drains: no new work."""
@@ -216,13 +226,13 @@ class Registry:
             self._drop(worker, now)
         return worker is not None
 
-    def _drop(self, worker: Worker, now: float) -> None:
+    def _drop(self, worker: Worker, now: float, *, died: bool = True) -> None:
         worker.state.on(LOST, now)
         self.lineup.remove(worker)
         del self._by_peer[worker.peer]
         if self._by_incarnation.get(worker.info.incarnation) is worker:
             del self._by_incarnation[worker.info.incarnation]
-        self._give_back(worker, list(worker.in_flight), worker.info.incarnation)
+        self._give_back(worker, list(worker.in_flight), worker.info.incarnation if died else "")
 
     def _give_back(self, worker: Worker, request_ids: list[bytes], avoid: str = "") -> None:
         self._unclaim(request_ids)

@@ -128,6 +128,11 @@ class RequestQueue:
         """How many wait outside of trials."""
         return self.count - len(self._trial_of)
 
+    @property
+    def trials(self) -> int:
+        """How many groups wait to run apart. While one does, nothing is parked: some worker must become idle for it."""
+        return len(self._trials)
+
     def push_trial(self, suspects: Iterable[Pending]) -> None:
         """These run together and with nobody else."""
         self._trial_number += 1

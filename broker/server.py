@@ -127,7 +127,7 @@ class Server:
 
     def _administer(self, request: AdminRequest, now: float) -> AdminReply | Failure:
         if request.command == "status":
-            return AdminReply(request.id, codec.pack(self._report.status(self._core, now)))
+            return AdminReply(request.id, self._status(now))
         try:
             self._commands += obey(self._core, request.command, request.argument, self._channel is not None, now)
         except RagpoolError as error:
@@ -165,12 +165,15 @@ class Server:
                 elif isinstance(command, ToWorker):
                     self._to_worker(command.peer, codec.encode(command.record), now)
                 elif isinstance(command, AnswerStatus):
-                    body = codec.pack(self._report.status(self._core, now))
-                    self._to_client(command.peer, [Reply(command.request_id, body=body)], now)
+                    self._to_client(command.peer, [Reply(command.request_id, body=self._status(now))], now)
                 elif isinstance(command, ToParent):
                     self._to_parent(command.record)
             for (peer, _), records in answers.items():
                 self._to_client(peer, records, now)
+
+    def _status(self, now: float) -> bytes:
+        dropped = self._front.dropped + self._back.dropped
+        return codec.pack(self._report.status(self._core, dropped, now))
 
     def _to_client(self, peer: bytes, records: list[Record], now: float) -> None:
         """As few messages as the client can take."""

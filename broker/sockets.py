@@ -99,5 +99,7 @@ def _bind_ipc(socket: zmq.Socket[bytes], endpoint: str) -> None:
     before = os.umask(0o177)
     try:
         socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise ConfigurationError(f"{endpoint} cannot be bound: {str(error.strerror).lower()}") from None
     finally:
         os.umask(before)

@@ -18,8 +18,8 @@ class StatusReport:
     def __init__(self, state_file: Path | None) -> None:
         self._state_file = state_file
 
-    def status(self, core: Core, now: float) -> dict[str, Any]:
-        """Plain values, ready for MessagePack or JSON."""
+    def status(self, core: Core, dropped: int, now: float) -> dict[str, Any]:
+        """Plain values, ready for MessagePack or JSON. `dropped`: messages that no outbox would hold any longer."""
         queue = core.ledger.queue
         oldest = min((pending.arrived for pending in queue), default=now)
         return {
@@ -37,7 +37,7 @@ class StatusReport:
             },
             "workers": [_worker(worker, now) for worker in core.registry],
             "slots": self._slots(),
-            "totals": asdict(core.totals),
+            "totals": {**asdict(core.totals), "dropped": dropped},
         }
 
     def _slots(self) -> list[Any]:

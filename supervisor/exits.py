@@ -15,6 +15,8 @@ OURS = "ours"
 """We stopped it."""
 AGAIN = "again"
 """It asked to be started again."""
+DISMISSED = "dismissed"
+"""An operator drained it: it stays away until it is wanted again."""
 CONFIGURATION = "configuration"
 """Starting it again cannot help."""
 
@@ -61,6 +63,8 @@ def classify(returncode: int, *, was_ours: bool = False, oom: bool = False, sent
         return Exit("drained", OURS if was_ours else OPERATOR, False, code=returncode)
     if returncode == exit_codes.AGAIN:
         return Exit("asked to be started again", AGAIN, False, code=returncode)
+    if returncode == exit_codes.DISMISSED:
+        return Exit("drained by the operator of the pool", DISMISSED, False, code=returncode)
     if returncode == exit_codes.CONFIGURATION:
         return Exit(f"configuration: {sentence or 'no reason given'}", CONFIGURATION, False, code=returncode)
     if returncode == exit_codes.CUDA_BROKEN:

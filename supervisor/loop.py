@@ -75,6 +75,7 @@ class Supervisor:
         self._startup = Startup()
         self._shutdown = Shutdown(drain_timeout_s)
         self._asked_at = 0.0
+        self._drains = False
         self._told_sentence = ""
         self._pool: dict[str, object] = {
             "pid": os.getpid(),
@@ -157,13 +158,15 @@ class Supervisor:
             broker = self._fleet.broker
             if broker is not None and broker.child is not None:
                 self._fleet.loaded(broker, broker.child)
+            if self._drains or self._shutdown.stage == shutdown.DRAINING:
+                self._link.put(Drain())
             if not self._startup.served:
                 self._startup.served = True
                 self._announce(self._on_serving)
                 if self._probing and not self._shutdown.begun:
                     self._probing.want(time.monotonic())
         elif isinstance(record, Drained):
-            self._shutdown.drained = True
+            self._shutdown.drained = self._shutdown.stage == shutdown.DRAINING
         else:
             self._obey(record, time.monotonic())
 
@@ -174,6 +177,8 @@ class Supervisor:
             self._drain(now)
         elif control.command == "restart" and not self._shutdown.begun:
             done = self._fleet.restart(control.argument, now, self._drain_timeout_s)
+        elif control.command == "drain" and not control.argument:
+            self._drains = True
         elif control.command == "drain" and not self._shutdown.begun:
             done = self._fleet.drain(control.argument, now, self._drain_timeout_s)
         elif control.command == "scale" and not self._shutdown.begun and control.argument.isdecimal():

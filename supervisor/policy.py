@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Union
 
-from .exits import AGAIN, CONFIGURATION, FAULT, OURS, Exit
+from .exits import AGAIN, CONFIGURATION, DISMISSED, FAULT, OURS, Exit
 from .rules import RestartRules, backoff_s
 
 STARTING = "starting"
@@ -180,6 +180,8 @@ class SlotPolicy:
             return self.state
         if self.state == RUNNING:
             self._heal(now)
+        if end.cause == DISMISSED:
+            return STOPPED
         if end.cause == CONFIGURATION and not (self.rules.restarts_max is None and self.served):
             return STOPPED
         if end.cause in (FAULT, CONFIGURATION) and self._is_too_much(now):

@@ -14,5 +14,8 @@ CUDA_BROKEN = 70
 AGAIN = 75
 """Start me again, and do not count this end (`EX_TEMPFAIL`): an operator asked for a restart, or memory was exhausted."""
 
+DISMISSED = 76
+"""The broker's operator drained it for good: it is not started again until somebody asks for that."""
+
 CONFIGURATION = 78
 """No such index, model or device (`EX_CONFIG`): never retried; the last line on stderr is the sentence for the operator."""

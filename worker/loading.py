@@ -40,13 +40,12 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     from ..index.store import open_index
     from ..index.verify import verify_once
 
-    if not settings.index.path:
-        raise ConfigurationError("no index: set index.path, or say --index DIR")
+    check_honoured(settings)
     index = open_index(settings.index.path)
     verify_once(index)
     manifest = index.manifest
     encoder = load_index_encoder(manifest, device, settings.worker.dtype, settings.worker.model, settings.worker.max_batch_tokens)
-    engine = load_engine(index, device, settings.index.engine)
+    engine = load_engine(index, device if settings.index.gpu else "cpu", settings.index.engine)
     on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or (BATCH_ON_CUDA if on_cuda else BATCH_ON_CPU)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
@@ -65,6 +64,16 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
         max_batch=items,
     )
     return Loaded(known, pipeline, Budget(items, settings.worker.max_batch_tokens))
+
+
+def check_honoured(settings: Settings) -> None:
+    """What is asked for and not built is refused, never passed over. Raises `ConfigurationError`."""
+    if not settings.index.path:
+        raise ConfigurationError("no index: set index.path, or say --index DIR")
+    if settings.worker.backend not in ("auto", "torch"):
+        raise ConfigurationError(f"worker.backend is {settings.worker.backend!r}; this version has auto and torch")
+    if settings.index.gpus_per_worker != 1:
+        raise ConfigurationError(f"index.gpus_per_worker is {settings.index.gpus_per_worker}; this version has 1")
 
 
 def warm_up(pipeline: Pipeline) -> None:

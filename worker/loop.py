@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -48,6 +49,7 @@ class Loop:
         self._progress = progress
         self._on_loaded = on_loaded
         self._drain_wanted = False
+        self._signalled = False
         self._exit: Exit | None = None
 
     def run(self) -> Exit:
@@ -64,7 +66,9 @@ class Loop:
         return self._exit
 
     def _on_signal(self, number: int, frame: object) -> None:
-        self._drain_wanted = True
+        if self._signalled:
+            os._exit(128 + number)
+        self._signalled = self._drain_wanted = True
         self._wake()
 
     def _wake(self) -> None:

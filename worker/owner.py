@@ -109,39 +109,40 @@ class Owner(threading.Thread):
                 while not self._waiting:
                     self._arrived.wait()
                 batch, limits = next_batch(self._waiting, loaded.budget), self._limits
-            self._run(loaded.runner, batch, limits)
+            if not self._run(loaded.runner, batch, limits):
+                return None
 
-    def _run(self, runner: Runner, batch: list[Job], limits: Limits) -> None:
+    def _run(self, runner: Runner, batch: list[Job], limits: Limits) -> bool:
+        """False when the device broke: the stamp stays, so that the post-mortem names what ran."""
         self._progress.start(time.monotonic_ns(), [job.request.id for job in batch])
         try:
             answers = runner.run(batch, limits)
             self._memory_faults = 0
         except Exception as error:
-            answers = self._failed(runner, batch, limits, error)
-        finally:
+            if faults.classify(error) == faults.CUDA:
+                log.error("the device is broken: %s", _words(error))
+                self._tell(Ended(exit_codes.CUDA_BROKEN, f"the device is broken: {_words(error)}"))
+                return False
             self._progress.clear()
+            return self._failed(runner, batch, limits, error)
+        self._progress.clear()
         self._tell(answers)
+        return True
 
-    def _failed(self, runner: Runner, batch: list[Job], limits: Limits, error: Exception) -> list[Answer]:
-        """Out of memory: in halves, and recycled when even single requests do not fit. A broken device ends the process."""
-        kind = faults.classify(error)
-        if kind == faults.CUDA:
-            log.error("the device is broken: %s", _words(error))
-            self._tell(Ended(exit_codes.CUDA_BROKEN, f"the device is broken: {_words(error)}"))
-            return []
-        if kind == faults.OUT_OF_MEMORY and len(batch) > 1:
+    def _failed(self, runner: Runner, batch: list[Job], limits: Limits, error: Exception) -> bool:
+        """Out of memory: in halves, and recycled when even single requests do not fit, again and again."""
+        out_of_memory = faults.classify(error) == faults.OUT_OF_MEMORY
+        if out_of_memory and len(batch) > 1:
             log.warning("out of memory with %d requests: in halves", len(batch))
             middle = len(batch) // 2
-            self._run(runner, batch[:middle], limits)
-            self._run(runner, batch[middle:], limits)
-            return []
+            return self._run(runner, batch[:middle], limits) and self._run(runner, batch[middle:], limits)
         log.error("a batch of %d requests failed", len(batch), exc_info=error)
         sentence = f"the worker failed: {_words(error)}"
         self._tell([Failure(job.request.id, RemoteFailure.code, sentence) for job in batch])
-        self._memory_faults += kind == faults.OUT_OF_MEMORY
+        self._memory_faults += out_of_memory
         if self._memory_faults >= MEMORY_FAULTS_MAX:
             self._tell(Ended(exit_codes.AGAIN, "out of memory again and again"))
-        return []
+        return True
 
     def _tell(self, outcome: Outcome) -> None:
         if outcome != []:

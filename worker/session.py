@@ -103,10 +103,8 @@ class Session:
         self._unsent += answers
         return [*self._flush(), *self._maybe_leave(now)]
 
-    def drain(self, now: float, *, again: bool = False) -> list[Command]:
+    def drain(self, now: float) -> list[Command]:
         """Finish what we hold and leave; the broker is told, and says when nothing more will come."""
-        if again:
-            self._exit_code = exit_codes.AGAIN
         if self._state != DRAINING:
             self._state = DRAINING
             self._leave_at = now + FAREWELL_S
@@ -125,7 +123,9 @@ class Session:
             return self._reconnect(now) if self._registered and record.epoch != self._epoch else []
         if isinstance(record, Drain):
             self._released = True
-            return self.drain(now, again=record.again)
+            if self._state != DRAINING:
+                self._exit_code = exit_codes.AGAIN if record.again else exit_codes.DISMISSED
+            return self.drain(now)
         if isinstance(record, Failure) and not record.id and not self._registered:
             return [Exit(exit_codes.CONFIGURATION, f"the broker refuses this worker: {record.message}")]
         return []

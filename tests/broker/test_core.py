@@ -407,6 +407,67 @@ def test_a_draining_worker_gets_nothing_more_and_is_told_that_nothing_more_will_
     assert (worker.holding, other.holding) == ([running], [later])
 
 
+def test_a_request_that_every_worker_lost_once_still_runs(world: World) -> None:
+    client, workers = world.client(), [world.worker(), world.worker()]
+    world.slots(("running", 0.0), ("running", 0.0))
+    request_id = world.request(client)
+    for _ in range(4):
+        world.turn()
+        holder = next(worker for worker in workers if request_id in worker.holding)
+        holder.holding.clear()
+        world.perform(world.core.lost("worker", holder.peer, world.now))
+        world.rejoin(holder)
+    world.turn()
+    assert sum(request_id in worker.holding for worker in workers) == 1
+
+
+def test_what_one_worker_lost_goes_to_another(world: World) -> None:
+    client, first = world.client(), world.worker(max_batch=1)
+    world.slots(("running", 0.0))
+    request_id = world.request(client)
+    world.turn()
+    first.holding.clear()
+    world.perform(world.core.lost("worker", first.peer, world.now))
+    world.rejoin(first)
+    second = world.worker(max_batch=1)
+    world.turn()
+    assert (first.holding, second.holding) == ([], [request_id])
+
+
+@pytest.mark.parametrize("max_batch", [0, -1, 2049, (1 << 64) - 1])
+def test_a_worker_that_claims_an_absurd_batch_is_refused(world: World, max_batch: int) -> None:
+    (command,) = world.core.receive("worker", b"w", messages.Register("i", "ready", max_batch=max_batch), world.now)
+    assert isinstance(command.record, Failure)
+    assert len(world.core.registry) == 0
+
+
+def test_idle_clients_that_vanished_are_found_and_forgotten(world: World) -> None:
+    gone = [world.client() for _ in range(50)]
+    world.advance(31)
+    pinged = {peer for peer, record in world.to_clients if isinstance(record, messages.Ping)}
+    assert pinged == set(gone)
+    for peer in pinged:
+        world.perform(world.core.lost("client", peer, world.now))
+    assert len(world.core.clients) == 0
+
+
+def test_a_pool_that_drained_says_so_again_when_it_is_told_again(world: World) -> None:
+    for _ in range(2):
+        world.perform(world.core.receive(PARENT, b"", messages.Drain(), world.now))
+        world.turn()
+    assert world.to_parent == [messages.Drained(), messages.Drained()]
+
+
+def test_a_pause_teaches_nothing_of_speed(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    world.now += 60.0 - 1e-3
+    world.turn()
+    world.answer(worker, request_id)
+    assert not world.core.registry.at(worker.peer).fit.known
+
+
 # ---- hedges ------------------------------------------------------------------------------------------------------------
 
 
@@ -533,3 +594,45 @@ def test_a_death_in_company_is_never_poison(world: World) -> None:
     replacement = world.worker()
     world.turn()
     assert len(replacement.holding) == 1, "in halves, and nobody beside a suspect"
+
+
+def test_a_trial_is_held_on_a_pool_that_never_rests(world: World) -> None:
+    client, workers = world.client(), [world.worker(max_batch=4) for _ in range(3)]
+    world.slots(("running", 0.0))
+    for _ in range(40):
+        world.request(client, remaining_ms=20_000)
+    world.turn()
+    suspects = world.running(workers[0])
+    world.lose(workers[0], blame=True)
+    world.worker(max_batch=4)
+    for _ in range(60):
+        for worker in tuple(world.workers.values()):
+            for request_id in world.running(worker):
+                world.answer(worker, request_id)
+        for _ in range(12):
+            world.request(client, remaining_ms=20_000)
+        world.advance(0.1)
+    assert {type(the_answer(world, request_id)) for request_id in suspects} == {Reply}
+
+
+def test_poison_is_spoken_also_when_the_link_is_found_gone_before_the_parent_tells_why(world: World) -> None:
+    client = world.client()
+    world.slots(("running", 0.0))
+    poison = world.request(client)
+    deaths = 0
+    while poison not in world.answers:
+        worker = next((worker for worker in world.workers.values() if poison in worker.holding), None)
+        if worker is None:
+            world.worker()
+            world.turn()
+            continue
+        world.lose(worker, told_by_parent=False)
+        spare = world.worker()
+        world.turn()
+        gone = messages.Gone(worker.incarnation, "killed by SIGSEGV", True, (poison,))
+        world.perform(world.core.receive(PARENT, b"", gone, world.now))
+        world.turn()
+        deaths += 1
+        assert deaths <= 4
+        assert spare.peer in world.workers
+    assert the_answer(world, poison).code == "poison_request"

@@ -19,7 +19,8 @@ def search(url: str, query: str, top_k: int, timeout_s: float) -> list[tuple[str
     identity = os.urandom(16)
     with zmq.Context() as context:
         while time.monotonic() < deadline:
-            with context.socket(zmq.DEALER, linger=0) as dealer:
+            with context.socket(zmq.DEALER) as dealer:
+                dealer.setsockopt(zmq.LINGER, 0)
                 dealer.connect(url)
                 send(dealer, b"HELLO", {"client": "plain"})
                 hits = talk(dealer, identity, query, top_k, deadline)

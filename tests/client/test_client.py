@@ -371,8 +371,7 @@ def test_closing_races_with_calls_and_nobody_hangs() -> None:
             client.close()
             for thread in threads:
                 thread.join(5)
-            done, pending = wait(futures, 5)
-            assert not pending
+            assert not wait(futures, 5).not_done
 
 
 def test_a_forgotten_client_ends_its_thread() -> None:

@@ -99,7 +99,7 @@ def test_requests_of_one_turn_travel_in_one_message() -> None:
     talk = opened()
     for identity in (A, B, C):
         talk.session.submit(identity, Chunk("search", ("q",)), 60.0, 0.0)
-    assert kinds([c for c in talk.session.commands(0.0)]) == ["Send"]
+    assert kinds(list(talk.session.commands(0.0))) == ["Send"]
 
 
 def test_remaining_time_is_that_of_the_moment_of_sending() -> None:

@@ -109,12 +109,16 @@ def test_a_defect_fails_its_batch_and_the_next_is_served() -> None:
     listener.until(owner, lambda seen: len(answers_of(seen)) == 1)
 
 
-def test_a_broken_device_ends_the_process() -> None:
-    owner, listener = started(BrokenRunner(RuntimeError("CUDA error: an illegal memory access was encountered")))
+def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran() -> None:
+    buffer = bytearray(SIZE)
+    owner, listener = started(BrokenRunner(RuntimeError("CUDA error: an illegal memory access was encountered")), buffer)
     owner.give(requests(1), Limits())
     owner.start()
     outcomes = listener.until(owner, lambda seen: any(isinstance(outcome, Ended) for outcome in seen))
     assert outcomes[-1].code == exit_codes.CUDA_BROKEN
+    assert read_progress(buffer).running == (requests(1)[0].id,)
+    owner.join(DEADLINE_S)
+    assert not owner.is_alive(), "nothing runs on a broken device"
 
 
 def test_a_body_that_is_wrong_is_answered_and_never_reaches_the_device() -> None:

@@ -132,6 +132,10 @@ def test_told_to_start_again_it_leaves_with_that_code(ready: Session) -> None:
     assert ready.receive(messages.Drain(again=True), 6.0)[-1] == Exit(exit_codes.AGAIN)
 
 
+def test_drained_by_the_pools_operator_it_says_that_it_is_not_to_come_back(ready: Session) -> None:
+    assert ready.receive(messages.Drain(), 6.0)[-1] == Exit(exit_codes.DISMISSED)
+
+
 def test_without_a_broker_a_drain_ends_all_the_same(session: Session) -> None:
     session.drain(1.0)
     assert session.handle_timer(0, 2.0)[-1] != Exit(exit_codes.DRAINED)
