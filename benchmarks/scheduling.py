@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ WARMUP = 0.1
 WARMUP_EACH = 10
 """Jobs that are not counted, as a share and for each worker: the fits are being learned, the queue builds up."""
 
+PLOT = Path(__file__).resolve().parent.parent / "docs" / "scheduling.png"
 FOREVER = 10**9
 WITHIN = 1.05
 WITHIN_SERVICE = 0.01
@@ -231,7 +233,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="1,000,000 requests on 8 workers and 200,000 on 512, not a tenth")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of requests")
     parser.add_argument("--jobs", type=int, default=2, help="processes; costs are measured best with 1 [2]")
-    parser.add_argument("--plot", type=Path, help="write a plot here; needs matplotlib")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="where the plot goes, if matplotlib is installed")
     options = parser.parse_args()
     scale = options.scale * (10 if options.full else 1)
     wanted = [*cases(8, int(100_000 * scale)), *cases(512, int(20_000 * scale))]
@@ -240,7 +242,7 @@ def main() -> None:
     print(printed(rows))
     print()
     print(decision_costs(rows))
-    if options.plot:
+    if find_spec("matplotlib"):
         draw(rows, options.plot)
     missed = sum(r.verdict != "ok" for r in rows if r.mode != "unit, credit 2")
     print(f"scheduling: {missed} of {sum(r.mode != 'unit, credit 2' for r in rows)} rows miss what was wanted")

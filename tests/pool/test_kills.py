@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pools import Pool, alive, running_pool, wait_until
-from ragpool.client import Client
+from pools import Pool, alive, run_cli, running_pool, wait_until
+from ragpool.client import Client, DeadlineExceeded, Overloaded
 from ragpool.index.store import open_index
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
@@ -175,3 +175,13 @@ def test_status_answers_while_the_broker_is_down(own_pool: Pool) -> None:
     assert status["broker"]["state"] == "down"
     assert status["broker"]["pid"] is None
     assert [slot["state"] for slot in status["slots"]] == ["running", "running"]
+
+
+def test_a_pool_that_was_drained_stays_so_when_its_broker_dies(own_pool: Pool) -> None:
+    assert run_cli("rag-broker", "drain", "--run-dir", str(own_pool.run_dir)).returncode == 0
+    broker = own_pool.broker_pid()
+    os.kill(broker, signal.SIGKILL)
+    wait_until(lambda: own_pool.broker_pid() not in (None, broker), 10, "another broker")
+    wait_until(lambda: own_pool.status()["broker"]["state"] == "draining", 5, "it to drain again")
+    with Client(own_pool.url, timeout=1.0) as client, pytest.raises((Overloaded, DeadlineExceeded)):
+        client.search("anything")
