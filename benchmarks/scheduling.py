@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from bench_parts import table
 from queueing import BATCHES, POLICIES, SERVICES, SMALL_BATCHES, UNIT, Central, Floats, Shape, Workload, sojourns
-from ragpool.broker import scheduler
+from ragpool.broker import lineup
 from ragpool.broker.admission import Bounds
 from ragpool.broker.commands import CLIENT, WORKER, Command, Dispatch
 from ragpool.broker.core import Core
@@ -151,7 +151,7 @@ def _job(request: Request) -> int:
 
 
 def row(mode: Mode, workload: Workload) -> Row:
-    scheduler.BATCHES_MAX = mode.credit
+    lineup.BATCHES_MAX = mode.credit
     pool = Pool(workload)
     seen = {"broker": pool.sojourns(), **{policy.name: sojourns(policy, workload) for policy in POLICIES}}
     skipped = min(workload.jobs // 2, max(int(WARMUP * workload.jobs), WARMUP_EACH * workload.servers))
