@@ -189,7 +189,7 @@ class RequestQueue:
         waiting = sorted(self._levels)
         if not waiting:
             raise IndexError("nothing waits")
-        chosen = next((p for p in waiting if self._levels[p].passed >= PASSED_MAX), waiting[-1])
+        chosen = next((p for p in reversed(waiting) if self._levels[p].passed >= PASSED_MAX), waiting[-1])
         for priority in waiting:
             if priority < chosen:
                 self._levels[priority].passed += 1
