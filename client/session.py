@@ -267,7 +267,7 @@ class Session:
 
     def _drop(self, identity: bytes) -> None:
         pending = self._book.remove(identity)
-        if pending is not None and self.state is State.OPEN:
+        if pending is not None and pending.stage is Stage.SENT and self.state is State.OPEN:
             self._cancels.append(identity)
 
     def _fail(self, identity: bytes, error: RagpoolError) -> None:

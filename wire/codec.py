@@ -158,17 +158,29 @@ def _timings(value: Any) -> dict[str, float]:
 
 def _nested(cls: type[Any]) -> Check:
     fields = _fields(cls)
+    required = _required(cls)
 
     def check(value: Any) -> Any:
         if type(value) is not dict:
             raise ValueError(f"wants a map of {cls.__name__}")
-        return cls(**_checked(fields, value))
+        values = _checked(fields, value)
+        for name in required:
+            if name not in values:
+                raise ValueError(f"wants a {name} in each {cls.__name__}")
+        return cls(**values)
 
     return check
 
 
 def _fields(cls: type[Any]) -> tuple[tuple[str, Check], ...]:
     return tuple((f.name, _CHECKS[str(f.type)]) for f in dataclasses.fields(cls) if f.name not in ("id", "body"))
+
+
+def _required(cls: type[Any]) -> tuple[str, ...]:
+    """Names of the header fields that have no default."""
+    return tuple(
+        f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.name != "id"
+    )
 
 
 def _checked(fields: tuple[tuple[str, Check], ...], header: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,12 +209,7 @@ _CHECKS["tuple[SlotBrief, ...]"] = _list_of(_nested(messages.SlotBrief), IDS_MAX
 _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 _FIELDS = {cls: _fields(cls) for cls in KINDS.values()}
 _NAMES = {cls: tuple(name for name, _ in fields) for cls, fields in _FIELDS.items()}
-_REQUIRED = {
-    cls: tuple(
-        f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.name != "id"
-    )
-    for cls in KINDS.values()
-}
+_REQUIRED = {cls: _required(cls) for cls in KINDS.values()}
 _HAS_ID = frozenset(cls for cls in KINDS.values() if any(f.name == "id" for f in dataclasses.fields(cls)))
 _HAS_BODY = frozenset(cls for cls in KINDS.values() if any(f.name == "body" for f in dataclasses.fields(cls)))
 _NESTING = frozenset({messages.Welcome, messages.Slots})

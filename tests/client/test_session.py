@@ -291,6 +291,15 @@ def test_cancel_is_told_to_the_broker_only_where_it_has_the_request() -> None:
     assert talk.said(0.3) == []
 
 
+def test_a_cancel_dies_with_the_socket_it_was_meant_for() -> None:
+    talk = opened()
+    talk.submit(A, 0.0)
+    talk.submit(B, 0.0)
+    talk.session.cancel(A, 0.5)
+    assert talk.hears(Unknown(), 0.5) == [OpenSocket(), Hello(items_max=64)]
+    assert [(type(item), item.id) for item in talk.hears(welcome(), 0.6) if isinstance(item, (Request, Cancel))] == [(Request, B)]
+
+
 # ---- busy -----------------------------------------------------------------------------------------------------------
 
 

@@ -143,7 +143,7 @@ def test_mutated_messages_raise_only_errors_of_the_protocol(records: list[Record
     decode(frames)
 
 
-@settings(max_examples=150)
+@settings(max_examples=120)
 @given(st.sampled_from(sorted(KINDS)), st.lists(st.tuples(IDS | st.binary(max_size=20), HEADERS, SHORT), min_size=1, max_size=3))
 def test_any_header_makes_a_record_with_fields_of_its_types_or_malformed(kind: bytes, items: list[Any]) -> None:
     frames = [codec.VERSION_FRAME, kind, *(frame for item in items for frame in item)]
@@ -212,6 +212,13 @@ def test_another_version_is_told_from_nonsense() -> None:
         codec.decode([b"RP2", b"PING", b"", b"\x80", b""], ALL)
     with pytest.raises(ProtocolError):
         codec.decode([b"GET", b"PING", b"", b"\x80", b""], ALL)
+
+
+def test_a_nested_map_without_a_needed_field_is_malformed() -> None:
+    frames = [codec.VERSION_FRAME, b"SLOTS", b"", codec.pack({"slots": [{"slot": 1}]}), b""]
+    (found,) = codec.decode(frames, ALL)
+    assert isinstance(found, Malformed)
+    assert found.reason == "slots wants a device in each SlotBrief"
 
 
 def test_a_bad_item_leaves_its_neighbours_alone() -> None:
