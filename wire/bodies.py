@@ -84,6 +84,8 @@ def decode_work(request: messages.Request, limits: messages.Limits) -> Work:
     fields = codec.unpack(request.body)
     if type(fields) is not dict:
         raise BadRequest("the body is not a map")
+    if codec.depth(fields) > codec.DEPTH_MAX:
+        raise BadRequest(f"the body nests deeper than {codec.DEPTH_MAX}")
     if request.op == messages.SEARCH:
         work = Work(texts=_texts(fields, "queries", limits))
     elif request.op == messages.EMBED:

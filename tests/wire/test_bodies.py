@@ -127,3 +127,12 @@ def test_a_text_over_the_limit_names_its_position() -> None:
 def test_a_text_that_cannot_travel_names_its_position() -> None:
     with pytest.raises(BadRequest, match=r"queries\[2\] is not text that UTF-8 can carry"):
         bodies.search_body(["a", "b", "\ud800"])
+
+
+def test_a_body_that_nests_too_deep_is_refused() -> None:
+    deep: object = 1
+    for _ in range(codec.DEPTH_MAX):
+        deep = [deep]
+    body = msgpack.packb({"queries": ["a"], "unknown": deep})
+    with pytest.raises(BadRequest, match="deeper than 16"):
+        bodies.decode_work(Request(bytes(16), messages.SEARCH, 1, 5, body=body), Limits())
