@@ -14,7 +14,7 @@ FOLDERS := conf wire index broker worker supervisor client
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint types format bench clean
+.PHONY: help setup demo test test-long lint types format bench bench-broker bench-scheduling clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,12 @@ format: $(READY)  ## Let ruff format and mend what it can
 
 bench: $(READY)  ## A pool of two CPU workers against the same work without a server
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/pool.py
+
+bench-broker: $(READY)  ## The broker against a bare ROUTER-ROUTER forwarder
+	$(BIN)/python benchmarks/broker.py
+
+bench-scheduling: $(READY)  ## The core in virtual time against a central queue, random, round robin, two choices
+	$(BIN)/python benchmarks/scheduling.py
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

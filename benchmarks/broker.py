@@ -25,7 +25,7 @@ def measure(workers: int, batch: int, seconds: float, runs: int) -> dict[Row, Fi
     seen: dict[Row, list[Figures]] = {}
     with ExitStack() as stack:
         bare = stack.enter_context(forwarder(workers))
-        ours = stack.enter_context(broker(workers, "--max-batch", "1"))
+        ours = stack.enter_context(broker(workers, "--max-batch", str(batch), "--items-max", "1"))
         ours_batched = stack.enter_context(broker(workers, "--max-batch", str(batch)))
         pipelines = [
             ("forwarder", 1, Pipeline(bare)),

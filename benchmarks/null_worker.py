@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("backend")
     parser.add_argument("name")
     parser.add_argument("--max-batch", type=int, default=1, help="items that it announces")
+    parser.add_argument("--items-max", type=int, default=4096, help="requests a message [4096]")
     parser.add_argument("--batch-ms", type=float, default=0.0, help="time that each message takes")
     parser.add_argument("--answer", choices=("null", "echo", "search"), default="null")
     NullWorker(parser.parse_args()).serve()

@@ -1,6 +1,6 @@
 """Saturation for minutes, with null workers: resident memory of the broker must stay flat, and its file descriptors constant.
 
-The slope is a straight line through the samples, with its standard error: flat means within two of those, or below 1 KiB a
+The slope is a straight line through the samples, with its standard error: flat means within two of those, or below 0.1 KiB a
 second. The first quarter is left out, and at least the first `--deadline-s` seconds: what remembers a deadline grows until the
 first of them have passed. New sessions come and go all the time.
 """
@@ -13,7 +13,7 @@ import time
 import numpy as np
 from bench_parts import Pipeline, Service, broker, descriptors, rss_kib
 
-FLAT_KIB_S = 1.0
+FLAT_KIB_S = 0.1
 
 
 def soak(service: Service, seconds: float, every_s: float, window: int, batch: int, deadline_s: float) -> list[tuple[float, int]]:

@@ -9,11 +9,10 @@ IDLE_PING_S = 30.0
 class Client:
     """`items_max`: items it takes in one message. `pending`: ids that it waits for."""
 
-    __slots__ = ("items_max", "name", "peer", "pending", "pinged")
+    __slots__ = ("items_max", "peer", "pending", "pinged")
 
-    def __init__(self, peer: bytes, name: str, items_max: int, now: float) -> None:
+    def __init__(self, peer: bytes, items_max: int, now: float) -> None:
         self.peer = peer
-        self.name = name
         self.items_max = max(1, items_max)
         self.pending: set[bytes] = set()
         self.pinged = now
@@ -26,11 +25,11 @@ class Clients:
     def __len__(self) -> int:
         return len(self._by_peer)
 
-    def welcome(self, peer: bytes, name: str, items_max: int, now: float) -> Client:
+    def welcome(self, peer: bytes, items_max: int, now: float) -> Client:
         """A HELLO; said again it changes what the client can take, and nothing else."""
         client = self._by_peer.get(peer)
         if client is None:
-            client = self._by_peer[peer] = Client(peer, name, items_max, now)
+            client = self._by_peer[peer] = Client(peer, items_max, now)
         client.items_max = max(1, items_max)
         return client
 

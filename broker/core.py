@@ -122,7 +122,7 @@ class Core:
     # ---- clients ---------------------------------------------------------------------------------------------------
 
     def _hello(self, peer: bytes, record: messages.Hello, now: float) -> None:
-        self.clients.welcome(peer, record.client, record.items_max, now)
+        self.clients.welcome(peer, record.items_max, now)
         self._to_client(peer, self.settings.welcome())
 
     def _client_ping(self, peer: bytes, record: messages.Ping, now: float) -> None:

@@ -18,14 +18,14 @@ def round_of(queue: RequestQueue, registry: Registry, now: float) -> list[Dispat
     handed: list[Dispatch] = []
     unable: list[Worker] = []
     while lineup.idle and (trial := queue.pop_trial()):
-        handed.append(_hand_over_trial(registry, lineup.least_busy(sum(p.cost for p in trial)), trial, now))
+        handed += _hand_over_trial(registry, lineup.least_busy(sum(p.cost for p in trial)), trial, now)
     if lineup.idle and queue.ordinary:
         size = lineup.batch_size(queue.items, queue.cost, now)
         cost = queue.cost / queue.items * size
     while queue.ordinary:
         if lineup.idle:
             worker, most = lineup.least_busy(cost), size
-        elif not queue.trials and (place := lineup.parking_place(queue.items)) is not None:
+        elif not queue.trials and (place := lineup.parking_place(queue.items, queue.cost, now)) is not None:
             worker, most = place, place.info.max_batch
         else:
             break
@@ -55,15 +55,22 @@ def _hand_over(queue: RequestQueue, registry: Registry, worker: Worker, size: in
     if not taken:
         return []
     registry.hand_over(worker, taken, now)
-    return [Dispatch(worker.peer, tuple(_as_of(pending, now) for pending in taken))]
+    return _messages(worker, taken, now)
 
 
-def _hand_over_trial(registry: Registry, worker: Worker, trial: list[Pending], now: float) -> Dispatch:
+def _hand_over_trial(registry: Registry, worker: Worker, trial: list[Pending], now: float) -> list[Dispatch]:
     for pending in trial:
         if len(trial) == 1:
             pending.solo_on = (*pending.solo_on, worker.info.incarnation)
     registry.hand_over(worker, trial, now, trial=True)
-    return Dispatch(worker.peer, tuple(_as_of(pending, now) for pending in trial))
+    return _messages(worker, trial, now)
+
+
+def _messages(worker: Worker, pendings: list[Pending], now: float) -> list[Dispatch]:
+    """As few messages as the worker can take."""
+    most = worker.info.items_max
+    requests = tuple(_as_of(pending, now) for pending in pendings)
+    return [Dispatch(worker.peer, requests[start : start + most]) for start in range(0, len(requests), most)]
 
 
 def _as_of(pending: Pending, now: float) -> Request:

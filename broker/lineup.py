@@ -14,6 +14,10 @@ from .states import READY
 from .workers import BATCHES_MAX, Worker
 
 CLASS_WIDTH = 0.05
+SOON = 0.2
+"""Of a batch time: whoever is free within it shares in what waits. A whole batch time makes shares so small that workers idle
+(`benchmarks/scheduling.py`; 0.125 and 0.25 did as well)."""
+
 COST_SHARE = 0.05
 """Weight of the newest batch in the usual cost, by which speeds are compared."""
 
@@ -74,24 +78,29 @@ class Lineup:
         return bisect_right(self._busy, when, key=lambda entry: entry[0])
 
     def batch_size(self, items: int, cost: float, now: float) -> int:
-        """Items for each idle worker, so that what waits is shared with all that are free now or within one batch time.
+        """Items for each idle worker, so that what waits is shared with all that are free now, or soon.
 
         `items` and `cost` are the totals that wait. A burst of 10 on 2 idle workers is 5 for each, not 1, 1 and 8.
         """
         share = math.ceil(items / self.idle)
         best = self.least_busy(cost / items * share)
         batch_s = best.fit.predict(cost / items * min(share, best.info.max_batch))
-        return math.ceil(items / (self.idle + self.free_by(now + batch_s)))
+        return math.ceil(items / (self.idle + self.free_by(now + SOON * batch_s)))
 
-    def parking_place(self, items: int) -> Worker | None:
+    def parking_place(self, items: int, cost: float, now: float) -> Worker | None:
         """Where a full batch may wait behind a running one: on the worker that is free soonest, if it has room for it.
 
-        None while some worker is idle: it would be free sooner.
+        None while some worker is idle, and where there is no full batch for each that is free about as soon. `items` and `cost`
+        are the totals that wait.
         """
         if self.idle or not self._busy:
             return None
-        soonest = self._busy[0][2]
-        return soonest if items >= soonest.info.max_batch and len(soonest.batches) < BATCHES_MAX else None
+        free_at, _, soonest = self._busy[0]
+        most = soonest.info.max_batch
+        if items < most or len(soonest.batches) >= BATCHES_MAX:
+            return None
+        batch_s = soonest.fit.predict(cost / items * most)
+        return soonest if items >= most * self.free_by(max(now, free_at) + SOON * batch_s) else None
 
     def stands(self, worker: Worker) -> str:
         """Where it is: "idle", "busy", or "" where it is not asked."""

@@ -61,10 +61,10 @@ class Registry:
 
     def refuses(self, record: Register) -> RagpoolError | None:
         """Why this worker may not join, or None."""
-        if record.state not in REGISTER_STATES or not record.incarnation or not 1 <= record.max_batch <= MAX_BATCH:
-            return BadRequest(
-                f"a registration names an incarnation, a state (loading, ready, draining) and a max_batch of 1 to {MAX_BATCH}"
-            )
+        if record.state not in REGISTER_STATES or not record.incarnation:
+            return BadRequest("a registration names an incarnation and a state: loading, ready or draining")
+        if not 1 <= record.max_batch <= MAX_BATCH or record.items_max < 1:
+            return BadRequest(f"a registration names a max_batch of 1 to {MAX_BATCH} and an items_max of at least 1")
         if record.collection not in COLLECTIONS:
             return BadRequest(f"this pool serves the collections {', '.join(sorted(COLLECTIONS))}, not {record.collection!r}")
         others = {w.info.dtype for w in self if w.info.incarnation != record.incarnation} - {"", record.dtype}

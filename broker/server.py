@@ -51,7 +51,8 @@ class Server:
         self._poller = zmq.Poller()
         self._commands: list[Command] = []
         self._running = True
-        for router in (sockets.front, sockets.back, sockets.admin):
+        self._takers = ((sockets.front, self._from_client), (sockets.back, self._from_worker), (sockets.admin, self._from_admin))
+        for router, _ in self._takers:
             self._poller.register(router, zmq.POLLIN)
         if channel is not None:
             self._poller.register(channel.fileno(), zmq.POLLIN)
@@ -71,11 +72,12 @@ class Server:
         if self._front or self._back:
             wait_s = min(wait_s, RETRY_S)
         # poll takes whole milliseconds: rounded up, or the last fraction of each wait would be spent spinning
-        self._poller.poll(max(0, int(wait_s * 1e3 + 0.999)))
-        self._receive(self._sockets.front, self._from_client)
-        self._receive(self._sockets.back, self._from_worker)
-        self._receive(self._sockets.admin, self._from_admin)
-        self._receive_from_parent()
+        ready = dict(self._poller.poll(max(0, int(wait_s * 1e3 + 0.999))))
+        for router, take in self._takers:
+            if router in ready:
+                self._receive(router, take)
+        if self._channel is not None and self._channel.fileno() in ready:
+            self._receive_from_parent(self._channel)
         now = time.monotonic()
         for source, outbox in ((CLIENT, self._front), (WORKER, self._back)):
             for peer in outbox.retry():
@@ -134,12 +136,10 @@ class Server:
             return failure_of(request.id, error)
         return AdminReply(request.id)
 
-    def _receive_from_parent(self) -> None:
-        if self._channel is None:
-            return
+    def _receive_from_parent(self, channel: socket.socket) -> None:
         for _ in range(BURST):
             try:
-                datagram = self._channel.recv(1 << 20, socket.MSG_DONTWAIT)
+                datagram = channel.recv(1 << 20, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:

@@ -35,19 +35,29 @@ class TimerWheel:
         """Forget the deadline of `key`, if it has one."""
         slot = self._slot_of.pop(key, None)
         if slot is not None:
-            self._slots[slot].discard(key)
+            members = self._slots[slot]
+            members.discard(key)
+            if not members:
+                self._forget(slot)
 
     def due(self, now: float) -> list[bytes]:
         """The keys whose time has come, earliest first; they are forgotten."""
         fired: list[bytes] = []
         while self._order and self._order[0] * self._resolution <= now:
-            for key in self._slots.pop(heapq.heappop(self._order)):
+            for key in self._slots.pop(heapq.heappop(self._order), ()):
                 del self._slot_of[key]
                 fired.append(key)
         return fired
 
     def next(self) -> float | None:
         """When the next deadline fires; None without any."""
-        while self._order and not self._slots[self._order[0]]:
-            del self._slots[heapq.heappop(self._order)]
+        while self._order and self._order[0] not in self._slots:
+            heapq.heappop(self._order)
         return self._order[0] * self._resolution if self._order else None
+
+    def _forget(self, slot: int) -> None:
+        """An empty slot goes at once, its place in the heap when it surfaces, or when most places are such."""
+        del self._slots[slot]
+        if len(self._order) > 2 * len(self._slots) + 1024:
+            self._order = list(self._slots)
+            heapq.heapify(self._order)

@@ -135,7 +135,8 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A worker joins, or joins again. `running` lists the requests that it still holds, `max_batch` the items it likes best.
+    """A worker joins, or joins again. `running` lists the requests that it still holds, `max_batch` the items it likes best,
+    `items_max` how many requests it takes in one message.
 
     While `state` is "loading" the fields that only a loaded model knows are empty.
     """
@@ -154,6 +155,7 @@ class Register:
     index_version: str = ""
     collection: str = "default"
     max_batch: int = 1
+    items_max: int = 1
     running: tuple[bytes, ...] = ()
 
 

@@ -15,6 +15,7 @@ import click
 from ..conf.mapping import from_mapping
 from ..conf.settings import Settings
 from ..wire import exit_codes, progress
+from ..wire.codec import ITEMS_MAX
 from ..wire.messages import Register
 from .loading import loader
 from .loop import Loop
@@ -39,6 +40,7 @@ def run_worker(
         pid=os.getpid(),
         slot=slot,
         device=device,
+        items_max=ITEMS_MAX,
     )
 
     def on_loaded() -> None:

@@ -636,3 +636,13 @@ def test_poison_is_spoken_also_when_the_link_is_found_gone_before_the_parent_tel
         assert deaths <= 4
         assert spare.peer in world.workers
     assert the_answer(world, poison).code == "poison_request"
+
+
+def test_a_worker_that_takes_one_request_a_message_gets_its_batch_in_as_many(world: World) -> None:
+    client = world.client()
+    peer = world.new_peer()
+    world.perform(world.core.receive("worker", peer, messages.Register("plain", "ready", max_batch=8), world.now))
+    ids = [world.request(client) for _ in range(3)]
+    world.turn()
+    assert world.dispatches == [(peer, [request_id]) for request_id in ids]
+    assert len(world.core.registry.at(peer).batches) == 1

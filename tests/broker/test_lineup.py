@@ -51,13 +51,13 @@ def test_among_equals_the_longest_idle_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("items", "idle", "soon", "size"), [(10, 2, 0, 5), (100, 2, 6, 13), (1, 2, 0, 1), (4, 1, 1, 2)])
-def test_what_waits_is_shared_with_all_that_are_free_within_a_batch_time(items: int, idle: int, soon: int, size: int) -> None:
+def test_what_waits_is_shared_with_all_that_are_free_soon(items: int, idle: int, soon: int, size: int) -> None:
     workers = [worker(f"idle {n}", 1.0, 16) for n in range(idle)] + [worker(f"soon {n}", 1.0, 16) for n in range(soon)]
     for number, busy in enumerate(workers[idle:]):
         load(busy, 0.0, number=number)
     far = worker("far", 1.0)
     load(far, 0.0, cost=100_000.0, number=99)
-    assert lineup_of(*workers, far).batch_size(items, COST * items, 0.5) == size
+    assert lineup_of(*workers, far).batch_size(items, COST * items, 0.9) == size
 
 
 def test_a_full_batch_is_parked_where_it_starts_soonest_and_only_while_nobody_is_idle() -> None:
@@ -65,13 +65,13 @@ def test_a_full_batch_is_parked_where_it_starts_soonest_and_only_while_nobody_is
     load(late, 0.0, number=1)
     load(soon, 0.0, number=2)
     lineup = lineup_of(late, soon, idle)
-    assert lineup.parking_place(4) is None
+    assert lineup.parking_place(4, 4 * COST, 0.0) is None
     lineup.remove(idle)
-    assert lineup.parking_place(3) is None, "three are no full batch"
-    assert lineup.parking_place(4) is soon
+    assert lineup.parking_place(3, 3 * COST, 0.0) is None, "three are no full batch"
+    assert lineup.parking_place(4, 4 * COST, 0.0) is soon
     load(soon, 0.0, number=3)
     lineup.place(soon, 0.0)
-    assert lineup.parking_place(4) is None, "it is still the one that is free soonest, and it is full"
+    assert lineup.parking_place(4, 4 * COST, 0.0) is None, "it is still the one that is free soonest, and it is full"
 
 
 def test_one_that_drains_or_runs_suspects_is_not_asked() -> None:
@@ -79,4 +79,4 @@ def test_one_that_drains_or_runs_suspects_is_not_asked() -> None:
     draining.state.on(LEAVING, 0.0)
     suspect.sent([Pending(Request(b"i" * 16, "search"), b"c", 0.0)], 0.0, trial=True)
     lineup = lineup_of(draining, suspect)
-    assert (lineup.idle, lineup.parking_place(1)) == (0, None)
+    assert (lineup.idle, lineup.parking_place(1, COST, 0.0)) == (0, None)

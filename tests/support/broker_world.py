@@ -28,7 +28,12 @@ class FakeWorker:
 
     def registration(self, state: str = "ready") -> Register:
         return Register(
-            incarnation=self.incarnation, state=state, max_batch=self.max_batch, dtype="float32", running=tuple(self.holding)
+            incarnation=self.incarnation,
+            state=state,
+            max_batch=self.max_batch,
+            items_max=4096,
+            dtype="float32",
+            running=tuple(self.holding),
         )
 
 
