@@ -8,7 +8,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""SIGHUP means that the terminal is gone. One that the parent was started to ignore (nohup) stays ignored."""
+"""SIGHUP means that the terminal is gone; where the parent was started to ignore it (nohup), it stays ignored. The others never
+are: a shell script that starts a pool in the background has it ignore SIGINT, and may still send one to drain it."""
 
 
 class Signals:
@@ -27,7 +28,7 @@ class Signals:
     def __enter__(self) -> Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, _only_wake)
         return self
 

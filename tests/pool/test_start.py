@@ -158,3 +158,15 @@ def test_stop_returns_when_everything_is_gone(index: Path, tmp_path: Path) -> No
 def test_nobody_at_the_address_is_said_within_the_connect_timeout() -> None:
     with Client(f"tcp://127.0.0.1:{free_port()}", connect_timeout=0.5) as client, pytest.raises(BrokerUnreachable):
         client.search("anybody there?")
+
+
+def test_a_pool_that_a_script_started_in_the_background_drains_on_sigint(index: Path, tmp_path: Path) -> None:
+    """Such a shell starts it with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pool = Pool(tmp_path, "--index", str(index), "--workers", "1", "--device", "cpu")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    pool.wait_ready()
+    pool.process.send_signal(signal.SIGINT)
+    assert pool.process.wait(20) == 0
