@@ -93,7 +93,7 @@ class Pool:
         self._left = np.zeros(workload.jobs)
         self.core_s = 0.0
         for server in range(workload.servers):
-            me = Register(str(server), "ready", max_batch=workload.shape.most)
+            me = Register(str(server), "ready", max_batch=workload.shape.most, items_max=4096)
             self._core.receive(WORKER, _peer(server), me, 0.0)
         self._core.receive(CLIENT, b"client", Hello("bench"), 0.0)
         self._core.handle_timer(0.0)
