@@ -1,0 +1,41 @@
+"""Are the answers of a running pool those of exact search? Compared with a float64 product over the index's stored rows.
+
+The query vectors are those of `client.embed`. Ids may differ only where float64 scores differ by less than 1e-6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+from ragpool.client import Client
+from ragpool.index.store import open_index
+
+SLACK = 1e-6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("index", help="the index directory that the pool serves")
+    parser.add_argument("queries", help="JSONL with the field text")
+    parser.add_argument("--broker", default="tcp://127.0.0.1:5555")
+    options = parser.parse_args()
+    with open(options.queries) as lines:
+        queries = [json.loads(line)["text"] for line in lines]
+    with open_index(options.index) as index:
+        rows = np.array(index.vectors.full, np.float64)
+        row_of = {index.passages.get(row)["id"]: row for row in range(index.count)}
+    with Client(options.broker) as client:
+        scores = client.embed(queries).astype(np.float64) @ rows.T
+        for top_k in (10, 100):
+            right = 0
+            for all_scores, hits in zip(scores, client.search_many(queries, top_k=top_k), strict=True):
+                given = all_scores[[row_of[hit.id] for hit in hits]]
+                best = np.sort(all_scores)[::-1][:top_k]
+                right += len({hit.id for hit in hits}) == top_k and bool((np.abs(given - best) <= SLACK).all())
+            print(f"k = {top_k}: {right} of {len(queries)} as exact search")
+
+
+if __name__ == "__main__":
+    main()
