@@ -27,6 +27,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index"
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    Pool.end_loose()
+
+
 @pytest.fixture(scope="module")
 def pool(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """Two CPU workers."""

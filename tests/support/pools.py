@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 BIN = Path(sys.executable).parent
 START_S = 90.0
@@ -55,7 +55,9 @@ def run_cli(*args: str, timeout_s: float = 120.0, stdin: str | None = None, env:
 
 
 class Pool:
-    """`rag-broker start` with its flags; `output` is what it printed so far."""
+    """`rag-broker start` with its flags; `output` is what it printed so far. One that nobody stops ends with its test."""
+
+    loose: ClassVar[set[Pool]] = set()
 
     def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self.url = f"tcp://127.0.0.1:{free_port()}"
@@ -69,6 +71,16 @@ class Pool:
                 start_new_session=True,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
             )
+        self.loose.add(self)
+
+    @classmethod
+    def end_loose(cls) -> None:
+        """What a test that failed left running: the parent's end takes its children along."""
+        for pool in cls.loose:
+            if pool.process.poll() is None:
+                pool.process.kill()
+                pool.process.wait(10)
+        cls.loose.clear()
 
     @property
     def output(self) -> str:
@@ -135,6 +147,7 @@ def children_of(pid: int) -> list[int]:
 @contextmanager
 def running_pool(folder: Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[Pool]:
     pool = Pool(folder, *flags, env=env)
+    Pool.loose.discard(pool)
     try:
         pool.wait_ready()
         yield pool
