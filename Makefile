@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 5555
 # Which torch is installed first; the rest keeps it. Without an NVIDIA driver that is the release whose CPU build is asked for;
-# with one, whatever is current (about 3 GB with CUDA). Yours to set: make demo TORCH="torch --index-url https://..."
+# with one, whatever is current (several gigabytes with CUDA). Yours to set: make demo TORCH="torch --index-url https://..."
 CUDA   := $(shell command -v nvidia-smi 2>/dev/null)
 TORCH  ?= $(if $(CUDA),torch>=2.4,torch==2.13.0)
 FAISS  ?= $(if $(CUDA),gpu,cpu)

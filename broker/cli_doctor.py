@@ -27,7 +27,7 @@ BAD = "bad"
 
 _PACKAGES = ("ragpool", "pyzmq", "msgpack", "torch", "sentence-transformers", "transformers", "numpy")
 _WORKER_BYTES = 700 * 1024 * 1024
-"""Resident memory of a worker on a CPU with all-MiniLM-L6-v2, beside the index that all share (measured: 560 to 650 MB)."""
+"""Resident memory of a worker on a CPU with all-MiniLM-L6-v2, beside the index that all share (seen: 540 to 615 MB)."""
 _FILES_MIN = 4096
 
 

@@ -16,7 +16,7 @@ from .workers import BATCHES_MAX, Worker
 CLASS_WIDTH = 0.05
 SOON = 0.2
 """Of a batch time: whoever is free within it shares in what waits. A whole batch time makes shares so small that workers idle
-(`benchmarks/scheduling.py`; 0.125 and 0.25 did as well)."""
+(`benchmarks/scheduling.py`; chosen among 0.125, 0.2 and 0.25 on one seed)."""
 
 COST_SHARE = 0.05
 """Weight of the newest batch in the usual cost, by which speeds are compared."""
