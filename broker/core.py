@@ -200,7 +200,9 @@ class Core:
             self.totals.late_replies += 1
             return
         self.totals.replies += 1
-        timings = {"queue": round((pending.dispatched - pending.arrived) * 1e3, 3), **reply.timings_ms}
+        timings = {"queue": round((pending.dispatched - pending.arrived) * 1e3, 3)}
+        if len(reply.timings_ms) < messages.TIMINGS_MAX:
+            timings |= reply.timings_ms
         answer = Reply(reply.id, reply.cost, reply.index_version, timings, reply.truncated, reply.body)
         self._to_client(pending.client, answer)
 

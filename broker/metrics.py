@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from ..wire.errors import ERRORS, RemoteFailure
+
 RECENT = 512
 QPS_WINDOW_S = 10
 
@@ -23,7 +25,9 @@ class Totals:
     cancelled: int = 0
 
     def failed(self, code: str) -> None:
-        self.errors[code] = self.errors.get(code, 0) + 1
+        """A code that nobody knows counts as what the client makes of it, so that no worker grows this by inventing codes."""
+        known = code if code in ERRORS else RemoteFailure.code
+        self.errors[known] = self.errors.get(known, 0) + 1
 
 
 class WorkerMetrics:

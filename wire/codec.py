@@ -16,7 +16,7 @@ import msgpack
 
 from . import messages
 from .errors import ProtocolError, VersionMismatch
-from .messages import ID_BYTES, KINDS, PROTOCOL_VERSION, Decoded, Malformed, Record
+from .messages import ID_BYTES, KINDS, PROTOCOL_VERSION, TIMINGS_MAX, Decoded, Malformed, Record
 
 MAGIC = b"RP"
 VERSION_FRAME = MAGIC + str(PROTOCOL_VERSION).encode()
@@ -151,8 +151,8 @@ def _request_id(value: Any) -> bytes:
 
 
 def _timings(value: Any) -> dict[str, float]:
-    if type(value) is not dict or len(value) > 32:
-        raise ValueError("wants a map of at most 32 timings")
+    if type(value) is not dict or len(value) > TIMINGS_MAX:
+        raise ValueError(f"wants a map of at most {TIMINGS_MAX} timings")
     return {_exactly(str)(name): _finite(ms) for name, ms in value.items()}
 
 

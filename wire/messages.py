@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
+TIMINGS_MAX = 32
 PROTOCOL_VERSION = 1
 ID_BYTES = 16
 """A request id is 16 random bytes, chosen by the client."""
@@ -103,7 +104,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one request. `cost` is the true one, in tokens; `truncated` lists positions of cut queries."""
+    """The answer to one request. `cost` is the true one, in tokens; `truncated` lists positions of cut queries.
+
+    At most `TIMINGS_MAX` timings, of which the broker adds one.
+    """
 
     id: bytes
     cost: int = 0

@@ -6,7 +6,7 @@ import pytest
 from broker_world import World
 from ragpool.broker.admission import Bounds
 from ragpool.broker.commands import PARENT
-from ragpool.wire import messages
+from ragpool.wire import codec, messages
 from ragpool.wire.messages import Failure, Reply, Request
 
 
@@ -111,6 +111,18 @@ def test_a_late_reply_is_counted_and_dropped(world: World) -> None:
     world.from_worker(worker, Reply(request_id))
     assert len(world.answers[request_id]) == 1
     assert world.core.totals.late_replies == 2
+
+
+def test_a_worker_cannot_make_a_reply_that_no_client_takes_nor_grow_the_counts_of_errors(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    crowded, failed = world.request(client), world.request(client)
+    world.turn()
+    world.from_worker(worker, Reply(crowded, timings_ms={f"stage {n}": 1.0 for n in range(messages.TIMINGS_MAX)}))
+    world.from_worker(worker, Failure(failed, "a code of its own", "it says so"))
+    assert list(the_answer(world, crowded).timings_ms) == ["queue"]
+    assert codec.decode(codec.encode(the_answer(world, crowded)), messages.TO_CLIENT) == [the_answer(world, crowded)]
+    assert the_answer(world, failed).code == "a code of its own"
+    assert world.core.totals.errors == {"remote_failure": 1}
 
 
 def test_a_worker_that_overran_keeps_its_credit_until_it_answers(world: World) -> None:
