@@ -1,10 +1,9 @@
 """The broker's own core in virtual time, against a central queue, random, round robin and the power of two choices.
 
-No socket and no clock: `ragpool.broker.core.Core` is fed messages with made-up times, and its workers are simulated. Three rows
-for each load: unit jobs with a credit of one, which is the central queue's own rule; unit jobs as deployed, where one more job
-is parked behind a running one; and batches of a + b x n as deployed. The core parks a full batch behind a running one
-(`BATCHES_MAX` = 2), and for unit jobs every job is a full batch: that hides the round trip of a real network, which here is
-nothing, at the price of binding a job before its worker is free. The first rows set that constant to 1, and change nothing else.
+No socket and no clock: `ragpool.broker.core.Core` is fed messages with made-up times, and its workers are simulated. Two rows
+for each load: unit jobs with a credit of one (`BATCHES_MAX` = 1, and nothing else changed), and batches of a + b x n as deployed.
+There the core may park a full batch behind a running one, which hides the way to a worker and back at the price of binding work
+before its worker is free; it measures that way, which in this world is nothing, and leaves parking be.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Mode:
     credit: int
 
 
-MODES = (Mode("unit, credit 1", UNIT, 1), Mode("unit, credit 2", UNIT, 2), Mode("batches", BATCHES, 2))
+MODES = (Mode("unit, credit 1", UNIT, 1), Mode("batches", BATCHES, 2))
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ class Pool:
         self._duration = workload.duration()
         self._waiting: list[deque[Dispatch]] = [deque() for _ in range(workload.servers)]
         self._ends: list[tuple[float, int]] = []
+        self._began = [0.0] * workload.servers
         self._left = np.zeros(workload.jobs)
         self.core_s = 0.0
         for server in range(workload.servers):
@@ -115,14 +115,15 @@ class Pool:
             now, server = heapq.heappop(self._ends)
             ended = self._waiting[server].popleft()
             self._left[[_job(request) for request in ended.requests]] = now
-            if self._waiting[server]:
-                self._begin(server, now)
-            replies = [Reply(request.id) for request in ended.requests]
+            timings_ms = {"encode": (now - self._began[server]) * 1e3}
+            replies = [Reply(request.id, timings_ms=timings_ms) for request in ended.requests]
             began = time.thread_time()
             for reply in replies:
                 self._core.receive(WORKER, ended.peer, reply, now)
             commands = self._core.handle_timer(now)
             self.core_s += time.thread_time() - began
+            if self._waiting[server]:
+                self._begin(server, now)
             self._obey(commands, now)
 
     def _obey(self, commands: Sequence[Command], now: float) -> None:
@@ -134,6 +135,7 @@ class Pool:
                     self._begin(server, now)
 
     def _begin(self, server: int, now: float) -> None:
+        self._began[server] = now
         work = sum(self._works[_job(request)] for request in self._waiting[server][0].requests)
         heapq.heappush(self._ends, (now + self._duration(server, work, now), server))
 
@@ -209,9 +211,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [mode.name for mode in MODES if mode.name != "unit, credit 2"]
-    figure, panels = pyplot.subplots(len(shown), len(SERVICES), figsize=(13, 6), sharex=True, sharey="row")
-    for i, mode in enumerate(shown):
+    figure, panels = pyplot.subplots(len(MODES), len(SERVICES), figsize=(13, 6), sharex=True, sharey="row")
+    for i, mode in enumerate(mode.name for mode in MODES):
         for j, service in enumerate(SERVICES):
             of = [r for r in rows if (r.workload.servers, r.mode, r.workload.service) == (8, mode, service)]
             for name in ("broker", *(policy.name for policy in POLICIES[1:])):
@@ -221,7 +222,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             panels[i][j].axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
             panels[i][j].set_yscale("log")
             panels[i][j].set_title(f"{mode}, {service}", fontsize=9)
-            panels[i][j].set_xlabel("load %" if i == len(shown) - 1 else "")
+            panels[i][j].set_xlabel("load %" if i == len(MODES) - 1 else "")
     panels[0][0].legend(fontsize=8)
     figure.supylabel("p99 sojourn / central queue's", fontsize=9)
     figure.tight_layout()
@@ -244,8 +245,7 @@ def main() -> None:
     print(decision_costs(rows))
     if find_spec("matplotlib"):
         draw(rows, options.plot)
-    missed = sum(r.verdict != "ok" for r in rows if r.mode != "unit, credit 2")
-    print(f"scheduling: {missed} of {sum(r.mode != 'unit, credit 2' for r in rows)} rows miss what was wanted")
+    print(f"scheduling: {sum(r.verdict != 'ok' for r in rows)} of {len(rows)} rows miss what was wanted")
 
 
 if __name__ == "__main__":

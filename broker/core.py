@@ -195,7 +195,7 @@ class Core:
             self._out.append(ToWorker(peer, messages.Unknown()))
 
     def _reply(self, peer: bytes, reply: Reply, now: float) -> None:
-        pending = self._answered(peer, reply.id, now)
+        pending = self._answered(peer, reply.id, now, sum(reply.timings_ms.values()) / 1e3)
         if pending is None:
             self.totals.late_replies += 1
             return
@@ -219,10 +219,10 @@ class Core:
         if pending is not None:
             self._fail(pending.client, pending.id, RemoteFailure(f"the worker's answer is not of this protocol: {record.reason}"))
 
-    def _answered(self, peer: bytes, request_id: bytes, now: float) -> Pending | None:
+    def _answered(self, peer: bytes, request_id: bytes, now: float, busy_s: float = 0.0) -> Pending | None:
         self._stirred = True
         pending = self.ledger.close(request_id)
-        if not self.registry.answered(peer, request_id, pending, now):
+        if not self.registry.answered(peer, request_id, pending, busy_s, now):
             self._out.append(ToWorker(peer, messages.Unknown()))
         return pending
 

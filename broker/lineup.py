@@ -18,6 +18,13 @@ SOON = 0.2
 """Of a batch time: whoever is free within it shares in what waits. A whole batch time makes shares so small that workers idle
 (`benchmarks/scheduling.py`; chosen among 0.125, 0.2 and 0.25 on one seed)."""
 
+FULL = 2.0
+"""Batches for each idle worker from which on they are full ones: sharing a long queue makes small batches, and it longer.
+At 1 the pool shares too late, above 2 too early (`benchmarks/scheduling.py`, two seeds)."""
+
+PARKING_WORTH = 0.01
+"""Of a batch time: where the way there and back is less, parking hides nothing, and only binds work too early."""
+
 COST_SHARE = 0.05
 """Weight of the newest batch in the usual cost, by which speeds are compared."""
 
@@ -80,18 +87,21 @@ class Lineup:
     def batch_size(self, items: int, cost: float, now: float) -> int:
         """Items for each idle worker, so that what waits is shared with all that are free now, or soon.
 
-        `items` and `cost` are the totals that wait. A burst of 10 on 2 idle workers is 5 for each, not 1, 1 and 8.
+        `items` and `cost` are the totals that wait. A burst of 10 on 2 idle workers is 5 for each, not 1, 1 and 8. A queue of
+        `FULL` batches for each is not shared: they are full.
         """
         share = math.ceil(items / self.idle)
         best = self.least_busy(cost / items * share)
+        if share >= FULL * best.info.max_batch:
+            return best.info.max_batch
         batch_s = best.fit.predict(cost / items * min(share, best.info.max_batch))
         return math.ceil(items / (self.idle + self.free_by(now + SOON * batch_s)))
 
     def parking_place(self, items: int, cost: float, now: float) -> Worker | None:
         """Where a full batch may wait behind a running one: on the worker that is free soonest, if it has room for it.
 
-        None while some worker is idle, and where there is no full batch for each that is free about as soon. `items` and `cost`
-        are the totals that wait.
+        None while some worker is idle, where there is no full batch for each that is free about as soon, and where the way to
+        the worker is so short that waiting in the queue costs nothing. `items` and `cost` are the totals that wait.
         """
         if self.idle or not self._busy:
             return None
@@ -100,6 +110,8 @@ class Lineup:
         if items < most or len(soonest.batches) >= BATCHES_MAX:
             return None
         batch_s = soonest.fit.predict(cost / items * most)
+        if soonest.away_s is not None and soonest.away_s < PARKING_WORTH * batch_s:
+            return None
         return soonest if items >= most * self.free_by(max(now, free_at) + SOON * batch_s) else None
 
     def stands(self, worker: Worker) -> str:

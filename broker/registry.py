@@ -140,14 +140,17 @@ class Registry:
             self._give_back(worker, lost)
         return True
 
-    def answered(self, peer: bytes, request_id: bytes, pending: Pending | None, now: float) -> bool:
-        """An answer came from `peer`, to a request that was pending or not; False when nobody is registered there."""
+    def answered(self, peer: bytes, request_id: bytes, pending: Pending | None, busy_s: float, now: float) -> bool:
+        """An answer came from `peer`, to a request that was pending or not; False when nobody is registered there.
+
+        `busy_s` is how long the worker says that it worked on its batch, 0 where it does not.
+        """
         worker = self._by_peer.get(peer)
         if worker is None:
             return False
         self._heard(worker, now)
         batches = len(worker.batches)
-        if worker.returned(request_id, now) and pending is not None:
+        if worker.returned(request_id, busy_s, now) and pending is not None:
             worker.metrics.replied((now - pending.dispatched) * 1e3, pending.request.items, now)
         if len(worker.batches) < batches:
             self.lineup.place(worker, now)

@@ -18,6 +18,9 @@ from .states import DRAINING, LEAVING, WorkerState
 BATCHES_MAX = 2
 """One batch running and one ready."""
 
+AWAY_SHARE = 0.1
+"""Weight of the newest batch in `Worker.away_s`."""
+
 
 class Batch:
     """What one message handed to a worker; it is over when every id in `open` was answered."""
@@ -37,8 +40,8 @@ class Worker:
     """`peer` is the way to it; `info` what it said of itself; `heard` when it last gave a sign of life."""
 
     __slots__ = (
-        "_done_at", "_sent_count", "batch_age_ms", "batches", "fit", "heard", "in_flight", "info", "joined", "last_batch_s",
-        "metrics", "peer", "state",
+        "_done_at", "_sent_count", "away_s", "batch_age_ms", "batches", "fit", "heard", "in_flight", "info", "joined",
+        "last_batch_s", "metrics", "peer", "state",
     )  # fmt: skip
 
     def __init__(self, peer: bytes, info: Register, now: float) -> None:
@@ -53,6 +56,8 @@ class Worker:
         self.fit = Fit()
         self.metrics = WorkerMetrics()
         self.last_batch_s = 0.0
+        self.away_s: float | None = None
+        """What the way there and back adds to a batch, in seconds; None while nothing was measured."""
         self._done_at = now
         self._sent_count = 0
 
@@ -89,17 +94,25 @@ class Worker:
         for request_id in ids:
             self.in_flight[request_id] = batch
 
-    def returned(self, request_id: bytes, now: float) -> bool:
-        """It answered, well or badly; True where it held a credit for it. A batch that is over teaches the fit."""
+    def returned(self, request_id: bytes, busy_s: float, now: float) -> bool:
+        """It answered, well or badly, after `busy_s` of work (0 where it does not say); True where it held a credit for it.
+
+        A batch that is over teaches the fit; one that found the worker idle also shows how long the way there and back is.
+        """
         if request_id not in self.in_flight:
             return False
         batch = self._release(request_id)
         if not batch.open:
             if batch.cost > 0.0:
                 self.last_batch_s = max(now - max(batch.sent_at, self._done_at), 1e-6)
+                if busy_s and batch.sent_at >= self._done_at:
+                    self._learn_away(max(0.0, self.last_batch_s - busy_s))
                 self.fit.observe(batch.cost, self.last_batch_s)
             self._done_at = now
         return True
+
+    def _learn_away(self, away_s: float) -> None:
+        self.away_s = away_s if self.away_s is None else self.away_s + AWAY_SHARE * (away_s - self.away_s)
 
     def _release(self, request_id: bytes) -> Batch:
         batch = self.in_flight.pop(request_id)

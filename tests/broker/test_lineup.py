@@ -50,9 +50,12 @@ def test_among_equals_the_longest_idle_is_asked() -> None:
     assert lineup.least_busy(COST) is second
 
 
-@pytest.mark.parametrize(("items", "idle", "soon", "size"), [(10, 2, 0, 5), (100, 2, 6, 13), (1, 2, 0, 1), (4, 1, 1, 2)])
+@pytest.mark.parametrize(
+    ("items", "idle", "soon", "size"),
+    [(10, 2, 0, 5), (100, 2, 6, 13), (1, 2, 0, 1), (4, 1, 1, 2), (126, 2, 6, 16), (127, 2, 6, 32)],
+)
 def test_what_waits_is_shared_with_all_that_are_free_soon(items: int, idle: int, soon: int, size: int) -> None:
-    workers = [worker(f"idle {n}", 1.0, 16) for n in range(idle)] + [worker(f"soon {n}", 1.0, 16) for n in range(soon)]
+    workers = [worker(f"idle {n}", 1.0, 32) for n in range(idle)] + [worker(f"soon {n}", 1.0, 32) for n in range(soon)]
     for number, busy in enumerate(workers[idle:]):
         load(busy, 0.0, number=number)
     far = worker("far", 1.0)
@@ -72,6 +75,29 @@ def test_a_full_batch_is_parked_where_it_starts_soonest_and_only_while_nobody_is
     load(soon, 0.0, number=3)
     lineup.place(soon, 0.0)
     assert lineup.parking_place(4, 4 * COST, 0.0) is None, "it is still the one that is free soonest, and it is full"
+
+
+def test_nothing_is_parked_where_the_way_there_and_back_is_next_to_nothing() -> None:
+    near, unknown = worker("near", 1.0, 1), worker("unknown", 1.0, 1)
+    for each in (near, unknown):
+        load(each, 0.0)
+        each.returned(bytes(16), 0.0 if each is unknown else 0.995, 1.0)
+        load(each, 1.0, number=1)
+    assert lineup_of(near).parking_place(1, COST, 1.5) is None
+    assert lineup_of(unknown).parking_place(1, COST, 1.5) is unknown
+    near.returned((1).to_bytes(16, "big"), 0.5, 2.0)
+    load(near, 2.0, number=2)
+    assert lineup_of(near).parking_place(1, COST, 2.5) is near, "it took half a second to get there and back"
+
+
+def test_a_parked_batch_says_nothing_of_the_way_there_and_back() -> None:
+    busy = worker("busy", 1.0, 1)
+    load(busy, 0.0, number=1)
+    load(busy, 0.1, number=2)
+    busy.returned((1).to_bytes(16, "big"), 0.9, 1.0)
+    assert busy.away_s == pytest.approx(0.1)
+    busy.returned((2).to_bytes(16, "big"), 0.5, 2.0)
+    assert busy.away_s == pytest.approx(0.1)
 
 
 def test_one_that_drains_or_runs_suspects_is_not_asked() -> None:
