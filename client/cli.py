@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from ..wire.errors import BadRequest, RagpoolError
-from .asks import DEFAULT_BROKER
+from .cli_address import address, broker_option, config_option
 from .future import RequestFuture
 from .hit import Hit, Hits
 from .sync import Client
@@ -46,10 +46,10 @@ class Failed(Exception):
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("text", nargs=-1)
 @click.option("-k", "--top-k", type=click.IntRange(min=1), help="Passages a query.  [default: the broker's own, 5]")
-@click.option("--broker", metavar="URL", help=f"Address of the pool.  [default: RAGPOOL_BROKER, else {DEFAULT_BROKER}]")
+@broker_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a query.")
 @click.option("--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For each query.")
-@click.option("--config", metavar="FILE", help="Configuration file that names the pool's address.")
+@config_option
 @click.version_option(version("ragpool"), prog_name="rag-query", message="%(prog)s %(version)s")
 def rag_query(
     text: tuple[str, ...], top_k: int | None, broker: str | None, as_json: bool, timeout: float, config: str | None
@@ -59,7 +59,7 @@ def rag_query(
     Without TEXT, queries are read from standard input, one a line, and answered as JSON lines in the same order.
     """
     try:
-        client = Client(_address(broker, config), timeout=timeout)
+        client = Client(address(broker, config), timeout=timeout)
     except BadRequest as error:
         raise click.UsageError(error.message) from None
     with client:
@@ -93,20 +93,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _leave(sentence: str, code: int) -> NoReturn:
     click.echo(f"rag-query: {' '.join(sentence.split())}", err=True)
     sys.exit(code)
-
-
-def _address(broker: str | None, config: str | None) -> str | None:
-    if config is None:
-        return broker
-    from ..conf.endpoints import connect_address
-    from ..conf.errors import ConfigurationError
-    from ..conf.loader import load
-
-    try:
-        loaded = load(config, os.environ, {})
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None
-    return broker or os.environ.get("RAGPOOL_BROKER") or connect_address(loaded.settings.broker.frontend)
 
 
 # ---- one query ------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def loaded_by(module: str) -> set[str]:
     "module",
     ["ragpool.client", "ragpool.broker", "ragpool.broker.main", "ragpool.broker.cli", "ragpool.supervisor",
      "ragpool.supervisor.loop", "ragpool.index", "ragpool.index.manifest", "ragpool.index.cli", "ragpool.worker.main",
-     "ragpool.worker.cli", "ragpool.client.cli"],
+     "ragpool.worker.cli", "ragpool.client.cli", "ragpool.client.bench"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(module) & HEAVY
