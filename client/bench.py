@@ -173,7 +173,7 @@ def _heading(plan: Plan, asked: Queries) -> str:
 
 def _report(plan: Plan, asked: Queries, found: Sequence[Figures], as_json: bool) -> None:
     if as_json:
-        _print(json.dumps(_document(plan, asked, found), indent=2, ensure_ascii=False))
+        _print(json.dumps(_document(plan, asked, found), indent=2))
     elif remarks := [remark for each in found for remark in bench_table.remarks(each)]:
         _print("\n" + "\n".join(remarks))
     if not found:
@@ -206,8 +206,12 @@ def _exit_code(plan: Plan, found: Sequence[Figures]) -> int:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 if __name__ == "__main__":

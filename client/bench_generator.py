@@ -25,6 +25,9 @@ from .hit import Hits
 CALLERS_A_CONNECTION = 256
 """Callers that share one session: well below the window of unanswered requests that a broker allows each."""
 
+CONNECTIONS_MAX = 64
+"""Of one process: select() knows no descriptor above 1,023."""
+
 ERROR_PAUSE_S = 0.1
 """A caller of a closed loop waits so long after an error, so that a pool that refuses at once is not hammered."""
 
@@ -81,9 +84,8 @@ class Generator:
         self._missed = 0
         self._ticks_ms: list[float] = []
         self._cpu: list[float] = []
-        self._clients = [
-            AsyncClient(job.url, timeout=job.timeout_s) for _ in range(max(1, -(-job.callers // CALLERS_A_CONNECTION)))
-        ]
+        connections = min(CONNECTIONS_MAX, max(1, -(-job.callers // CALLERS_A_CONNECTION)))
+        self._clients = [AsyncClient(job.url, timeout=job.timeout_s) for _ in range(connections)]
 
     async def run(self) -> Taken:
         """Until the end of the run or `stop`; then wait for what is open, at most `grace_s` and not at all after `stop`."""

@@ -45,7 +45,10 @@ def measured(plan: Plan, asked: Queries) -> Iterator[Figures]:
     stop_s = plan.warmup_s + plan.duration_s
     first = 0
     for load in plan.loads:
-        taken = _run(_jobs(plan, load, asked, first))
+        try:
+            taken = _run(_jobs(plan, load, asked, first))
+        except KeyboardInterrupt:  # before it began, or for the second time: earlier rows are still worth having
+            return
         if taken.ended_s > plan.warmup_s:
             yield figures(load, taken, plan.warmup_s, stop_s)
         if taken.ended_s < stop_s:

@@ -10,6 +10,7 @@ waited, a lower bound: without it a pool would look faster by being slower. One 
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -111,52 +112,80 @@ def spread(samples: Sequence[float]) -> Spread:
     return Spread(sum(ranked) / len(ranked), p50, p90, p95, p99, p999, ranked[-1])
 
 
+class Tally:
+    """The counted requests of one run, in columns of milliseconds: `late_ms` of all, `latency_ms` of those that waited for an
+    answer, `stages_ms` of those that got one."""
+
+    def __init__(self, load: Load, start_s: float, end_s: float) -> None:
+        self._load = load
+        self._start_s = start_s
+        self._end_s = end_s
+        self.outcomes: Counter[str] = Counter()
+        self.arrived = 0
+        self.sent = 0
+        self.longest_ms = 0.0
+        self.late_ms = array("d")
+        self.latency_ms = array("d")
+        self.stages_ms = {stage: array("d") for stage in ((LATE,) if load.open else ()) + (*STAGES, TRANSPORT)}
+
+    def add(self, row: Row) -> None:
+        if row.done < self._start_s:
+            return
+        latency_ms, late_ms = (row.done - row.due) * 1e3, (row.sent - row.due) * 1e3
+        self.sent += self._start_s <= row.sent < self._end_s
+        self.arrived += row.outcome == OK and row.done < self._end_s
+        self.longest_ms = max(self.longest_ms, latency_ms)
+        if row.due < self._start_s and row.outcome not in IN_VAIN:
+            return
+        self.outcomes[row.outcome] += 1
+        self.late_ms.append(late_ms)
+        if row.outcome == OK or row.outcome in IN_VAIN:
+            self.latency_ms.append(latency_ms)
+        if row.outcome == OK:
+            self._add_stages(row, latency_ms, late_ms)
+
+    def _add_stages(self, row: Row, latency_ms: float, late_ms: float) -> None:
+        """The rest is what makes the stages of a request add up to its latency."""
+        rest = latency_ms - sum(row.stages_ms)
+        if self._load.open:
+            self.stages_ms[LATE].append(late_ms)
+            rest -= late_ms
+        for stage, took in zip((*STAGES, TRANSPORT), (*row.stages_ms, rest), strict=True):
+            self.stages_ms[stage].append(took)
+
+
 def figures(load: Load, taken: Taken, start_s: float, stop_s: float) -> Figures:
     """`start_s`, `stop_s`: when the run began to measure and meant to end, in seconds from its start."""
     end_s = min(stop_s, taken.ended_s)
     duration_s = max(end_s - start_s, 1e-9)
-    counted, arrived, sent, longest_s = [], 0, 0, 0.0
+    tally = Tally(load, start_s, end_s)
     for row in taken.records:
-        sent += start_s <= row.sent < end_s
-        if row.done < start_s:
-            continue
-        longest_s = max(longest_s, row.done - row.due)
-        arrived += row.outcome == OK and row.done < end_s
-        if row.due >= start_s or row.outcome in IN_VAIN:
-            counted.append(row)
-    outcomes = Counter(row.outcome for row in counted)
-    ok, unanswered = outcomes.pop(OK, 0), outcomes.pop(UNANSWERED, 0)
+        tally.add(row)
+    errors = Counter(tally.outcomes)
+    ok, unanswered = errors.pop(OK, 0), errors.pop(UNANSWERED, 0)
+    counted = tally.outcomes.total()
     found = Figures(
         concurrency=load.concurrency,
         rate=load.rate,
         duration_s=duration_s,
-        requests=len(counted) + taken.missed,
+        requests=counted + taken.missed,
         ok=ok,
-        qps=arrived / duration_s,
-        offered_qps=sent / duration_s,
-        latency_ms=spread([(row.done - row.due) * 1e3 for row in counted if row.outcome == OK or row.outcome in IN_VAIN]),
-        longest_unanswered_ms=longest_s * 1e3,
+        qps=tally.arrived / duration_s,
+        offered_qps=tally.sent / duration_s,
+        latency_ms=spread(tally.latency_ms),
+        longest_unanswered_ms=tally.longest_ms,
         unanswered=unanswered,
         missed=taken.missed,
-        errors=dict(outcomes.most_common()),
-        stages_ms=_stages([row for row in counted if row.outcome == OK], load),
-        generator_late_ms=spread([(row.sent - row.due) * 1e3 for row in counted] if load.open else taken.ticks_ms),
-        generator_cpu_us=taken.cpu_s / max(1, len(counted)) * 1e6,
+        errors=dict(errors.most_common()),
+        stages_ms={stage: spread(column) for stage, column in tally.stages_ms.items()},
+        generator_late_ms=spread(tally.late_ms if load.open else taken.ticks_ms),
+        generator_cpu_us=taken.cpu_s / max(1, counted) * 1e6,
         generator_cores=taken.busiest_s / duration_s,
         repeated=taken.repeated,
         interrupted=taken.ended_s < stop_s,
         notes=(),
     )
     return _with_notes(found, load, taken)
-
-
-def _stages(answered: list[Row], load: Load) -> dict[str, Spread]:
-    """Spreads by stage; the means add up to the mean latency of what was answered."""
-    columns = list(zip(*(row.stages_ms for row in answered), strict=True)) or [()] * len(STAGES)
-    stages = {LATE: spread([(row.sent - row.due) * 1e3 for row in answered])} if load.open else {}
-    stages.update({stage: spread(column) for stage, column in zip(STAGES, columns, strict=True)})
-    stages[TRANSPORT] = spread([(row.done - (row.sent if load.open else row.due)) * 1e3 - sum(row.stages_ms) for row in answered])
-    return stages
 
 
 # ---- what a reader must know about a row ---------------------------------------------------------------------------------

