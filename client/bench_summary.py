@@ -73,7 +73,7 @@ class Figures:
 
     `qps`: answers that arrived while the run measured, a second. `offered_qps`: requests sent then, a second.
     `longest_unanswered_ms`: of all requests that were open while it measured, answered or not. `stages_ms`: of answered requests.
-    `missed`: requests that were due and never sent. `generator_cpu_us`: processor time of the generator for each request;
+    `missed`: requests that were due and never sent. `generator_cpu_us`: processor time of the generator for each request sent;
     `generator_cores`: of its busiest process, as a share of one core. `generator_late_ms`: how late it sent what was due; in a
     closed loop how late its alarms rang. `repeated`: questions that were asked before in this run, its warm-up included.
     """
@@ -179,7 +179,7 @@ def figures(load: Load, taken: Taken, start_s: float, stop_s: float) -> Figures:
         errors=dict(errors.most_common()),
         stages_ms={stage: spread(column) for stage, column in tally.stages_ms.items()},
         generator_late_ms=spread(tally.late_ms if load.open else taken.ticks_ms),
-        generator_cpu_us=taken.cpu_s / max(1, counted) * 1e6,
+        generator_cpu_us=taken.cpu_s / max(1, tally.sent) * 1e6,
         generator_cores=taken.busiest_s / duration_s,
         repeated=taken.repeated,
         interrupted=taken.ended_s < stop_s,
