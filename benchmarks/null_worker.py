@@ -21,6 +21,7 @@ class NullWorker:
     def __init__(self, options: argparse.Namespace) -> None:
         self._name = options.name
         self._max_batch = options.max_batch
+        self._items_max = options.items_max
         self._batch_s = options.batch_ms / 1e3
         self._answer = options.answer
         self._received = 0
@@ -79,7 +80,7 @@ class NullWorker:
 
     def _register(self) -> None:
         self._received = 0
-        me = Register(self._name, "ready", "localhost", os.getpid(), device="null", dtype="float32", max_batch=self._max_batch)
+        me = Register(self._name, "ready", "localhost", os.getpid(), device="null", dtype="float32", max_batch=self._max_batch, items_max=self._items_max)
         self._socket.send_multipart(codec.encode(me))
 
 

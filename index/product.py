@@ -2,12 +2,14 @@
 
 With a the product as computed and s the true inner product, |a - s| <= absolute + relative * |a| for every row, where
 absolute = ‖e_q‖·max‖x̂‖ + ‖q‖·max‖e_x‖ + d·2^-23·‖q‖·max‖x‖, with q = q̂ + e_q and x = x̂ + e_x as rounded, and the last term
-for the float32 sum of d terms. A product that comes out in bfloat16 is off by 2^-8 * |a| more. The norms are measured, not
-assumed: the worst case would be several times as wide and certify little among near-duplicates.
+for the float32 sum of d terms, whatever its order. A product that comes out in bfloat16 is off by 2^-8 * |a| more. What a
+processor that knows no denormals loses (less than 2·d·2^-126 for queries of norm 1) is added. The norms are measured, not assumed: the
+worst case would be several times as wide and certify little among near-duplicates.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +19,7 @@ from .manifest import HalfNorms
 
 _BF16_OUTPUT = 2.0**-8 * (1 + 2.0**-6)
 _FLOAT32_SUM = 2.0**-23
+_FLUSHED = 2.0**-125
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Product:
         """For `queries` float32 (n, dim)."""
         exact = queries.double()
         norm = torch.linalg.vector_norm(exact, dim=1)
-        summing = self.dim * _FLOAT32_SUM * norm * self._norms.full_max
+        summing = self.dim * (_FLOAT32_SUM * norm * self._norms.full_max + _FLUSHED)
         if self.dtype == torch.float32:
             return Bound(summing, 0.0)
         error = torch.linalg.vector_norm(exact - queries.to(self.dtype).double(), dim=1)
@@ -79,8 +82,28 @@ class Product:
         best = joined.topk(c, dim=1, sorted=False)
         return best.values.double(), torch.cat(rows, dim=1).gather(1, best.indices)
 
-    def at_least(self, query: torch.Tensor, least: float, block_rows: int) -> torch.Tensor:
-        """The rows, ascending, whose product with one query, float32 (1, dim), is `least` or more."""
-        return torch.cat(
-            [first + (products[0].double() >= least).nonzero()[:, 0] for first, products in self.blocks(query, block_rows)]
-        )
+    def at_least(self, queries: torch.Tensor, least: torch.Tensor, block_rows: int) -> list[torch.Tensor]:
+        """For each of `queries` float32 (n, dim) the rows, ascending, whose product is `least` float64 (n,) or more.
+
+        One pass over the rows for all of them.
+        """
+        threshold = torch.nextafter(least.float(), least.new_tensor(-math.inf).float())[:, None]  # never above `least`
+        positions: list[torch.Tensor] = []
+        rows: list[torch.Tensor] = []
+        for first, products in self.blocks(queries, block_rows):
+            position, row = (products >= threshold).nonzero(as_tuple=True)
+            positions.append(position)
+            rows.append(row + first)
+        joined = torch.cat(positions)
+        order = joined.argsort(stable=True)
+        return list(torch.cat(rows)[order].split(joined.bincount(minlength=len(queries)).tolist()))
+
+
+class VectorProduct(Product):
+    """Float32 products of one query on the CPU by numpy, whose BLAS reads the rows faster than torch's where that is MKL on a
+    processor it was not made for: 1.3 ms instead of 2.8 for 29k x 384."""
+
+    def blocks(self, queries: torch.Tensor, block_rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        matrix = self.matrix.numpy()
+        for first in range(0, self.count, block_rows):
+            yield first, torch.from_numpy(queries.numpy() @ matrix[first : first + block_rows].T)

@@ -1,4 +1,4 @@
-"""[GPU] Which candidates come first, and which of two products this processor computes faster."""
+"""[GPU] Which candidates come first, and which products this processor computes fastest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 from .product import Product
 
-_SAMPLE_ROWS = 4_096
+_SAMPLE_ROWS = 65_536
+_BOUND_ROWS = 4_096
 _SAMPLE_QUERIES = 8
 _REPEATS = 3
 
@@ -20,20 +21,22 @@ def best_first(scores: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.
     return by_score.values[:, :k], by_row.values.gather(1, by_score.indices[:, :k])
 
 
-def chosen_product(half: Product, full: Product) -> Product:
-    """The half-precision product, unless this processor is slower with it than with float32, or computes it outside its bound.
+def chosen_products(half: Product, full: Product, vector: Product) -> tuple[Product, Product]:
+    """(the product for batches, the one for a query alone): the fastest on this processor of those that keep their bound on it.
 
-    Measured on a few thousand rows, in some milliseconds. It decides about speed only.
+    Measured on the rows that are there, as far as `_SAMPLE_ROWS`, in some dozen milliseconds: a query alone is bound by the
+    memory, which fewer rows would not show. It decides about speed only.
     """
     rows = min(_SAMPLE_ROWS, half.count)
     queries = full.matrix[:: max(1, full.count // _SAMPLE_QUERIES)][:_SAMPLE_QUERIES].clone()
     with torch.inference_mode():
-        if not all(_within_bound(half, full, queries[:count], rows) for count in (1, len(queries))):
-            return full
-        return half if _seconds(half, queries, rows) <= _seconds(full, queries, rows) else full
+        sound = [half] if all(_within_bound(half, full, queries[:count], rows) for count in (1, len(queries))) else []
+        together = min([*sound, full], key=lambda product: _seconds(product, queries, rows))
+        return together, min([*sound, full, vector], key=lambda product: _seconds(product, queries[:1], rows))
 
 
 def _within_bound(half: Product, full: Product, queries: torch.Tensor, rows: int) -> bool:
+    rows = min(rows, _BOUND_ROWS)
     products = (queries.to(half.dtype) @ half.matrix[:rows].T).double()
     exact = queries.double() @ full.matrix[:rows].double().T
     bound = half.bound(queries)
@@ -41,10 +44,9 @@ def _within_bound(half: Product, full: Product, queries: torch.Tensor, rows: int
 
 
 def _seconds(product: Product, queries: torch.Tensor, rows: int) -> float:
-    rounded = queries.to(product.dtype)
     best = float("inf")
     for _ in range(_REPEATS):
         start = time.perf_counter()
-        rounded @ product.matrix[:rows].T
+        next(product.blocks(queries, rows))
         best = min(best, time.perf_counter() - start)
     return best

@@ -15,13 +15,13 @@ from ragpool.index.errors import DeviceUnavailable
 from ragpool.index.exact import ExactEngine
 from ragpool.index.flat_faiss import FaissEngine, FaissProduct
 from ragpool.index.manifest import HalfNorms
-from ragpool.index.product import Product
-from ragpool.index.selection import chosen_product
+from ragpool.index.product import Product, VectorProduct
+from ragpool.index.selection import chosen_products
 from ragpool.index.store import open_index
 from ragpool.index.vectors import from_bfloat16, to_bfloat16
 
 Floats = NDArray[np.float32]
-KINDS = ("half", "full", "faiss")
+KINDS = ("half", "full", "vector", "faiss")
 
 
 def norms_of(rows: Floats) -> HalfNorms:
@@ -39,7 +39,8 @@ def engine_of(rows: Floats, kind: str = "half") -> ExactEngine:
     if kind == "faiss":
         faiss = pytest.importorskip("faiss")
         return FaissEngine(full, FaissProduct(faiss, full, norms), norms)
-    return ExactEngine(full, half_product(rows) if kind == "half" else Product(full, norms), norms)
+    product = half_product(rows) if kind == "half" else Product(full, norms)
+    return ExactEngine(full, product, norms, VectorProduct(full, norms) if kind == "vector" else None)
 
 
 def unit(rows: NDArray[np.float64]) -> Floats:
@@ -54,7 +55,7 @@ def check(rows: Floats, queries: Floats, k: int, kind: str = "half") -> ExactEng
     assert scores.shape == found.shape == (len(queries), k)
     assert (scores.dtype, found.dtype) == (np.float32, np.int64)
     truth = queries.astype(np.float64) @ rows.astype(np.float64).T
-    near = 1e-6 * np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True) * np.linalg.norm(rows, axis=1).max()
+    near = 1e-6 * np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True) * np.linalg.norm(rows.astype(np.float64), axis=1).max()
     best = -np.sort(-truth, axis=1)[:, :k]
     own = np.take_along_axis(truth, found, axis=1)
     assert (np.abs(own - best) <= near).all()
@@ -155,7 +156,8 @@ def test_a_score_does_not_depend_on_the_batch() -> None:
 def test_blocks_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ragpool.index.exact.BLOCK_ROWS_MIN", 50)
     monkeypatch.setattr("ragpool.index.exact.PRODUCTS_MAX", 500)
-    monkeypatch.setattr("ragpool.index.exact.SCORED_VALUES_MAX", 2_000)
+    monkeypatch.setattr("ragpool.index.exact.SCORED_VALUES_MAX_CPU", 2_000)
+    monkeypatch.setattr("ragpool.index.exact.AGAIN_MAX", 3)
     rng = np.random.default_rng(7)
     rows = cloud(rng, "clustered", 1_111, 48)
     for k in (1, 7, 300):
@@ -195,7 +197,9 @@ def test_a_product_outside_its_bound_is_not_used() -> None:
     full = Product(torch.from_numpy(rows), norms_of(rows))
     wrong = half_product(rows)
     wrong.matrix[7] *= 1.5
-    assert chosen_product(wrong, full) is full
+    together, alone = chosen_products(wrong, full, VectorProduct(full.matrix, norms_of(rows)))
+    assert together is full
+    assert alone.dtype == torch.float32
 
 
 def test_the_index_is_searched_where_it_is_mapped(small: Built) -> None:
@@ -218,3 +222,43 @@ def test_engines_and_devices_that_are_not_there(small: Built) -> None:
             load_engine(index, "cuda:99")
         with pytest.raises(DeviceUnavailable, match="faiss searches on cpu"):
             load_engine(index, "cuda:0", "faiss")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [384, 768])
+def test_rows_whose_scores_differ_by_less_than_half_precision_can_tell(kind: str, dim: int) -> None:
+    """Rows that step away from the query by less than bfloat16, and then less than float32, resolves; one of them asked alone."""
+    rng = np.random.default_rng(12)
+    query = unit(rng.standard_normal((1, dim)))[0].astype(np.float64)
+    across = rng.standard_normal((600, dim))
+    across = across / np.linalg.norm(across, axis=1, keepdims=True)
+    angles = np.concatenate([np.linspace(0, 1e-3, 300), np.linspace(0.05, 0.05 + 1e-6, 300)])
+    rows = unit(query + angles[:, None] * across)
+    rows = np.concatenate([rows, unit(rng.standard_normal((2_000, dim)))])[rng.permutation(2_600)]
+    for k in (1, 5, 10, 100):
+        check(rows, query[None].astype(np.float32), k, kind)
+        check(rows, np.repeat(query[None], 3, axis=0).astype(np.float32), k, kind)
+
+
+def test_queries_that_are_open_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    inner = Product.at_least
+
+    def counted(self: Product, queries: torch.Tensor, least: torch.Tensor, block_rows: int) -> list[torch.Tensor]:
+        passes.append(len(queries))
+        return inner(self, queries, least, block_rows)
+
+    monkeypatch.setattr(Product, "at_least", counted)
+    rng = np.random.default_rng(13)
+    centre = rng.standard_normal(384)
+    rows = np.concatenate([unit(centre + 1e-3 * rng.standard_normal((2_000, 384))), cloud(rng, "random", 2_000, 384)])
+    queries = np.concatenate([unit(centre + 1e-3 * rng.standard_normal((9, 384))), rows[3_000:3_004], np.zeros((1, 384), np.float32)])
+    engine = check(rows, queries, 10)
+    assert engine.certified <= 4
+    assert passes == [13 - engine.certified]
+
+
+@pytest.mark.parametrize("scale", [1e-34, 1e30])
+def test_rows_at_the_ends_of_float32(scale: float) -> None:
+    rng = np.random.default_rng(14)
+    check((cloud(rng, "clustered", 500, 48) * scale).astype(np.float32), unit(rng.standard_normal((5, 48))), 7)
