@@ -80,7 +80,16 @@ class NullWorker:
 
     def _register(self) -> None:
         self._received = 0
-        me = Register(self._name, "ready", "localhost", os.getpid(), device="null", dtype="float32", max_batch=self._max_batch, items_max=self._items_max)
+        me = Register(
+            self._name,
+            "ready",
+            "localhost",
+            os.getpid(),
+            device="null",
+            dtype="float32",
+            max_batch=self._max_batch,
+            items_max=self._items_max,
+        )
         self._socket.send_multipart(codec.encode(me))
 
 

@@ -115,6 +115,7 @@ class WorkerSettings(Section):
         one_of("auto", "float32", "float16", "bfloat16", "int8"),
         "auto (float16 when every device of the pool is CUDA, else float32), float32, float16, bfloat16 or int8",
     )
+    streams: int = _setting(0, whole(0, 16), "batches that a CUDA device computes at a time for one worker; 0 = 1; cpu: nothing")
     load_timeout_s: float = _setting(600.0, duration(), "seconds a worker may take to load model and index")
 
 

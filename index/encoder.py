@@ -48,7 +48,16 @@ class Encoder(Protocol):
     normalize: bool
     prefixes: Prefixes
 
+    @property
+    def two_steps(self) -> bool:
+        """Whether `encode` is `tokenize` and `encode_tokens`; false for models that leave both to their library."""
+        ...
+
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded: ...
+
+    def tokenize(self, texts: Sequence[str], kind: Kind = "query") -> Tokenized: ...
+
+    def encode_tokens(self, tokenized: Tokenized) -> Encoded: ...
 
 
 class SentenceEncoder:
@@ -70,6 +79,10 @@ class SentenceEncoder:
         self._model = loaded.model
         self._renormalize = loaded.normalize and not (loaded.normalizes_itself and loaded.dtype == "float32")
         self._tokenizer = _plain_tokenizer(loaded.model)
+
+    @property
+    def two_steps(self) -> bool:
+        return self._tokenizer is not None
 
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded:
         """The vectors of `texts` in their order. Raises `ModelUnusable` where the dtype is too narrow for the model."""

@@ -3,8 +3,8 @@
 With a the product as computed and s the true inner product, |a - s| <= absolute + relative * |a| for every row, where
 absolute = ‖e_q‖·max‖x̂‖ + ‖q‖·max‖e_x‖ + d·2^-23·‖q‖·max‖x‖, with q = q̂ + e_q and x = x̂ + e_x as rounded, and the last term
 for the float32 sum of d terms, whatever its order. A product that comes out in bfloat16 is off by 2^-8 * |a| more. What a
-processor that knows no denormals loses (less than 2·d·2^-126 for queries of norm 1) is added. The norms are measured, not assumed: the
-worst case would be several times as wide and certify little among near-duplicates.
+processor that knows no denormals loses (less than 2·d·2^-126 for queries of norm 1) is added. The norms are measured, not
+assumed: the worst case would be several times as wide and certify little among near-duplicates.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ class Product:
             positions.append(position)
             rows.append(row + first)
         joined = torch.cat(positions)
-        order = joined.argsort(stable=True)
-        return list(torch.cat(rows)[order].split(joined.bincount(minlength=len(queries)).tolist()))
+        in_order = torch.cat(rows)[joined.argsort(stable=True)]
+        ends = joined.bincount(minlength=len(queries)).cumsum(0).tolist()
+        return [in_order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class VectorProduct(Product):

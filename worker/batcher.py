@@ -1,4 +1,8 @@
-"""Which of the waiting requests make the next batch. No timer: a batch is what waited while the device was busy."""
+"""Which of the waiting requests make the next batch. No timer: a batch is what waited while the device was busy.
+
+The one that waits longest always goes; of those behind it all that fit beside it, in their order. So one that does not fit is
+passed by shorter ones, but moves up with every batch: the one at place p runs with batch p + 1 at the latest.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +37,18 @@ class Budget:
 
 
 def next_batch(waiting: deque[Job], budget: Budget) -> list[Job]:
-    """Take jobs from the front until the next would break the budget; always at least one."""
+    """Take the first job whatever its size, and those behind it that fit the budget with what was taken before them."""
     batch: list[Job] = []
+    passed: list[Job] = []
     items = tokens = 0
-    while waiting:
-        job = waiting[0]
-        if batch and (items + job.request.items > budget.items or tokens + job.tokens > budget.tokens):
-            break
+    while waiting and items < budget.items and tokens < budget.tokens:
+        job = waiting.popleft()
+        its_tokens = job.tokens
+        if batch and (items + job.request.items > budget.items or tokens + its_tokens > budget.tokens):
+            passed.append(job)
+            continue
         items += job.request.items
-        tokens += job.tokens
-        batch.append(waiting.popleft())
+        tokens += its_tokens
+        batch.append(job)
+    waiting.extendleft(reversed(passed))
     return batch

@@ -22,6 +22,9 @@ BATCH_ON_CPU = 16
 BATCH_ON_CUDA = 256
 """Items of a batch where `worker.max_batch` is 0. On a CPU small batches are as fast as large ones, and answer sooner."""
 
+TOKENS_ON_CPU = 2_048
+"""A larger batch gains a CPU nothing, and would hold the short texts in it for as long as the long ones take."""
+
 WARM_UP = "what is the first question"
 
 log = logging.getLogger(__name__)
@@ -63,7 +66,8 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
         index_version=manifest.version,
         max_batch=items,
     )
-    return Loaded(known, pipeline, Budget(items, settings.worker.max_batch_tokens))
+    tokens = settings.worker.max_batch_tokens if on_cuda else min(settings.worker.max_batch_tokens, TOKENS_ON_CPU)
+    return Loaded(known, pipeline, Budget(items, tokens), (settings.worker.streams or 1) if on_cuda else 0)
 
 
 def check_honoured(settings: Settings) -> None:

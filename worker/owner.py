@@ -1,17 +1,21 @@
-"""The thread that owns tokenizer, model and index: it loads them, runs batches, and stamps what it runs.
+"""The threads that own tokenizer, model and index: they load them, run batches, and stamp what they run.
 
-It never touches the socket: jobs come in and answers go out through queues, and a byte on `wake` tells the I/O thread to look.
+A batch passes three stages: prepare, compute, finish. With no streams one thread does all three, batch after batch. With n
+streams this thread prepares, n threads compute, and one finishes, so that the device never waits for what the processor does
+before and after; a batch is formed only once there is room for it. It never touches the socket: jobs come in and answers go out through
+queues, and a byte on `wake` tells the I/O thread to look.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Any, Protocol, Union
 
 from ..conf.settings import ConfigurationError
 from ..wire import exit_codes
@@ -21,6 +25,7 @@ from ..wire.messages import Failure, Limits, Register, Reply, Request
 from ..wire.progress import ProgressWriter
 from . import faults
 from .batcher import Budget, Job, next_batch
+from .in_flight import InFlight
 
 MEMORY_FAULTS_MAX = 3
 """Batches in a row that ran out of memory, alone, before the process is recycled."""
@@ -31,18 +36,38 @@ Answer = Union[Reply, Failure]
 
 
 class Runner(Protocol):
-    """What runs a batch: the pipeline."""
+    """What runs a batch: the pipeline. Each stage is given what the one before it made."""
 
-    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Answer]: ...
+    def prepare(self, jobs: Sequence[Job]) -> Any: ...
+
+    def compute(self, prepared: Any) -> Any: ...
+
+    def finish(self, computed: Any, limits: Limits) -> list[Answer]: ...
+
+    def stream(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What loading gives: who we are now, how to run batches, and how large they may be."""
+    """What loading gives: who we are now, how to run batches, how large they may be, and how many run on the device at a time.
+
+    With `streams` 0 one thread does everything: right where the device is the very core that the other threads would need.
+    """
 
     info: Register
     runner: Runner
     budget: Budget
+    streams: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Jobs that run together; `number` in the progress buffer, and what the last stage made of them."""
+
+    jobs: list[Job]
+    limits: Limits
+    number: int
+    made: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +87,14 @@ class Owner(threading.Thread):
     def __init__(self, load: Callable[[], Loaded], progress: ProgressWriter, wake: Callable[[], None]) -> None:
         super().__init__(name="device", daemon=True)
         self._load = load
-        self._progress = progress
+        self._in_flight = InFlight(progress)
         self._wake = wake
         self._arrived = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._limits = Limits()
         self._outcomes: deque[Outcome] = deque()
         self._memory_faults = 0
+        self._broken = False
 
     # ---- the I/O thread's side -------------------------------------------------------------------------------------
 
@@ -104,41 +130,99 @@ class Owner(threading.Thread):
             code = exit_codes.CUDA_BROKEN if faults.classify(error) == faults.CUDA else exit_codes.FAILURE
             return self._tell(Ended(code, f"loading failed: {_words(error)}"))
         self._tell(loaded)
-        while True:
-            with self._arrived:
-                while not self._waiting:
-                    self._arrived.wait()
-                batch, limits = next_batch(self._waiting, loaded.budget), self._limits
-            if not self._run(loaded.runner, batch, limits):
-                return None
+        return self._overlapped(loaded) if loaded.streams else self._in_turn(loaded)
 
-    def _run(self, runner: Runner, batch: list[Job], limits: Limits) -> bool:
+    def _in_turn(self, loaded: Loaded) -> None:
+        with loaded.runner.stream():
+            while (batch := self._next(loaded.budget)) and self._whole(loaded.runner, batch):
+                pass
+
+    def _next(self, budget: Budget) -> Batch | None:
+        """Waits for work; None when the device broke meanwhile."""
+        with self._arrived:
+            while not self._waiting and not self._broken:
+                self._arrived.wait()
+            return None if self._broken else self._batch(next_batch(self._waiting, budget), self._limits)
+
+    def _batch(self, jobs: list[Job], limits: Limits) -> Batch:
+        return Batch(jobs, limits, self._in_flight.start([job.request.id for job in jobs]))
+
+    def _whole(self, runner: Runner, batch: Batch) -> bool:
+        """All stages of one batch, and whether the device still works."""
+        return all(self._stage(runner, batch, stage) for stage in (self._prepare, self._compute, self._finish))
+
+    def _overlapped(self, loaded: Loaded) -> None:
+        """Prepares here; there is room for one batch more than compute at a time. Returns when the device broke."""
+        room = threading.Semaphore(loaded.streams + 1)
+        prepared: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        computed: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        runner = loaded.runner
+
+        def compute() -> None:
+            with runner.stream():
+                while self._stage(runner, batch := prepared.get(), self._compute):
+                    room.release()
+                    computed.put(batch)
+            with self._arrived:
+                self._broken = True
+                self._arrived.notify()
+            room.release()
+
+        def finish() -> None:
+            while self._stage(runner, computed.get(), self._finish):
+                pass
+
+        for number in range(loaded.streams):
+            threading.Thread(target=compute, name=f"device-{number}", daemon=True).start()
+        threading.Thread(target=finish, name="replies", daemon=True).start()
+        while room.acquire() and (batch := self._next(loaded.budget)) and self._stage(runner, batch, self._prepare):
+            prepared.put(batch)
+
+    # ---- the stages of a batch: each is skipped by one that was answered before ------------------------------------------
+
+    def _prepare(self, runner: Runner, batch: Batch) -> None:
+        batch.made = runner.prepare(batch.jobs)
+
+    def _compute(self, runner: Runner, batch: Batch) -> None:
+        batch.made = runner.compute(batch.made)
+        self._memory_faults = 0
+
+    def _finish(self, runner: Runner, batch: Batch) -> None:
+        answers = runner.finish(batch.made, batch.limits)
+        self._end(batch)
+        self._tell(answers)
+
+    def _end(self, batch: Batch) -> None:
+        """All of it is answered."""
+        batch.jobs = []
+        self._in_flight.end(batch.number)
+
+    def _stage(self, runner: Runner, batch: Batch, stage: Callable[[Runner, Batch], None]) -> bool:
         """False when the device broke: the stamp stays, so that the post-mortem names what ran."""
-        self._progress.start(time.monotonic_ns(), [job.request.id for job in batch])
+        if not batch.jobs:
+            return True
         try:
-            answers = runner.run(batch, limits)
-            self._memory_faults = 0
+            stage(runner, batch)
         except Exception as error:
             if faults.classify(error) == faults.CUDA:
                 log.error("the device is broken: %s", _words(error))
                 self._tell(Ended(exit_codes.CUDA_BROKEN, f"the device is broken: {_words(error)}"))
                 return False
-            self._progress.clear()
-            return self._failed(runner, batch, limits, error)
-        self._progress.clear()
-        self._tell(answers)
+            return self._failed(runner, batch, error)
         return True
 
-    def _failed(self, runner: Runner, batch: list[Job], limits: Limits, error: Exception) -> bool:
+    def _failed(self, runner: Runner, batch: Batch, error: Exception) -> bool:
         """Out of memory: in halves, and recycled when even single requests do not fit, again and again."""
+        jobs, limits = batch.jobs, batch.limits
+        self._end(batch)
         out_of_memory = faults.classify(error) == faults.OUT_OF_MEMORY
-        if out_of_memory and len(batch) > 1:
-            log.warning("out of memory with %d requests: in halves", len(batch))
-            middle = len(batch) // 2
-            return self._run(runner, batch[:middle], limits) and self._run(runner, batch[middle:], limits)
-        log.error("a batch of %d requests failed", len(batch), exc_info=error)
+        if out_of_memory and len(jobs) > 1:
+            log.warning("out of memory with %d requests: in halves", len(jobs))
+            middle = len(jobs) // 2
+            return all(self._whole(runner, self._batch(half, limits)) for half in (jobs[:middle], jobs[middle:]))
+        log.error("a batch of %d requests failed", len(jobs), exc_info=error)
         sentence = f"the worker failed: {_words(error)}"
-        self._tell([Failure(job.request.id, RemoteFailure.code, sentence) for job in batch])
+        self._tell([Failure(job.request.id, RemoteFailure.code, sentence) for job in jobs])
         self._memory_faults += out_of_memory
         if self._memory_faults >= MEMORY_FAULTS_MAX:
             self._tell(Ended(exit_codes.AGAIN, "out of memory again and again"))

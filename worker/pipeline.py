@@ -1,19 +1,25 @@
-"""A batch of requests becomes answers: encode, search, fetch. Runs on the one thread that owns model and index.
+"""A batch of requests becomes answers in stages: prepare (check, tokenise), compute (encode, search), finish (fetch, reply).
+
+Each stage may run on a thread of its own, on different batches at the same time; the tokenizer is held by one at a time.
+Vectors, scores and ids leave the device once a batch.
 
 A request that is wrong gets its own error; its neighbours are served. A device that breaks is not handled here: it raises.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wire.bodies import PASSAGE, QUERY, RawHits, passages_body, results_body, vectors_body
+from ..index.streams import own_stream
+from ..wire.bodies import PASSAGE, RawHits, passages_body, results_body, vectors_body
 from ..wire.errors import BadRequest, RagpoolError, TooLarge
 from ..wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply
 from .batcher import Job
@@ -21,7 +27,11 @@ from .batcher import Job
 if TYPE_CHECKING:
     from ..index.encoder import Encoder
     from ..index.engine import Engine
+    from ..index.tokens import Tokenized
 
+Kind = Literal["query", "passage"]
+KINDS: tuple[Kind, ...] = ("query", "passage")
+Key = tuple[Kind, str]
 Floats = NDArray[np.float32]
 Answer = Union[Reply, Failure]
 
@@ -38,40 +48,69 @@ class Passages(Protocol):
 class Encodings:
     """Vectors float32 (n, dim) of the distinct texts of a batch, their places, true costs in tokens, and which were cut."""
 
-    place: dict[tuple[str, str], int]
+    place: dict[Key, int]
     vectors: Floats
     tokens: list[int]
     truncated: list[bool]
 
-    def places(self, job: Job, kind: str) -> list[int]:
-        return [self.place[kind, text] for text in job.work.texts]
+    def places(self, job: Job) -> list[int]:
+        return [self.place[key] for key in _keys(job)]
 
 
-class Stages:
-    """Milliseconds each stage of a batch took."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`sound` jobs and the answers to the others; the distinct texts of each kind with their tokens, and their places."""
 
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
+    sound: list[Job]
+    refused: list[Answer]
+    place: dict[Key, int]
+    texts: list[tuple[Kind, list[str], Tokenized | None]]
+    ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the device made of it; `found`: scores and rows of each query of a job, by its id."""
+
+    prepared: Prepared
+    encodings: Encodings
+    found: dict[bytes, list[tuple[Floats, NDArray[np.int64]]]]
+
+
+class Stopwatch:
+    """Adds the milliseconds since it was made, or since the last stage, to `ms`."""
+
+    def __init__(self, ms: dict[str, float]) -> None:
+        self._ms = ms
         self._since = time.perf_counter()
 
     def done(self, stage: str) -> None:
         now = time.perf_counter()
-        self.ms[stage] = round((now - self._since) * 1e3, 3)
+        self._ms[stage] = round((now - self._since) * 1e3, 3)
         self._since = now
 
 
 class Pipeline:
-    """`encoder` and `engine` are used by the calling thread only."""
+    """`stream` gives each thread that computes its own queue on the device."""
 
     def __init__(self, encoder: Encoder, engine: Engine, passages: Passages, index_version: str) -> None:
         self._encoder = encoder
         self._engine = engine
         self._passages = passages
         self._index_version = index_version
+        self._tokenizing = threading.Lock()
+        self._kinds_alike = encoder.two_steps and encoder.prefixes.query == encoder.prefixes.passage
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """For as long as a thread computes."""
+        return own_stream(self._engine.device)
 
     def run(self, jobs: Sequence[Job], limits: Limits) -> list[Answer]:
         """One answer a job, in any order. Raises what the device raises; then no job was answered."""
-        stages = Stages()
+        return self.finish(self.compute(self.prepare(jobs)), limits)
+
+    def prepare(self, jobs: Sequence[Job]) -> Prepared:
+        """Needs no device."""
         refused: list[Answer] = []
         sound = []
         for job in jobs:
@@ -80,13 +119,29 @@ class Pipeline:
                 sound.append(job)
             else:
                 refused.append(Failure(job.request.id, error.code, error.message))
-        encodings = self._encode(sound)
-        stages.done("encode")
-        found = self._search([job for job in sound if job.request.op in (SEARCH, SEARCH_VECTOR)], encodings)
-        stages.done("search")
-        bodies = {job.request.id: self._body(job, encodings, found.get(job.request.id, [])) for job in sound}
-        stages.done("fetch")
-        return refused + [self._answer(job, bodies[job.request.id], encodings, stages.ms, limits) for job in sound]
+        prepared = Prepared(sound, refused, {}, [], {})
+        watch = Stopwatch(prepared.ms)
+        self._tokenize(prepared)
+        watch.done("tokenize")
+        return prepared
+
+    def compute(self, prepared: Prepared) -> Computed:
+        """On the device, and back from it."""
+        watch = Stopwatch(prepared.ms)
+        encodings = self._encode(prepared)
+        watch.done("encode")
+        found = self._search([job for job in prepared.sound if job.request.op in (SEARCH, SEARCH_VECTOR)], encodings)
+        watch.done("search")
+        return Computed(prepared, encodings, found)
+
+    def finish(self, computed: Computed, limits: Limits) -> list[Answer]:
+        """Needs no device."""
+        prepared, encodings = computed.prepared, computed.encodings
+        watch = Stopwatch(prepared.ms)
+        bodies = [self._body(job, encodings, computed.found.get(job.request.id, [])) for job in prepared.sound]
+        watch.done("fetch")
+        answers = zip(prepared.sound, bodies, strict=True)
+        return prepared.refused + [self._answer(job, body, encodings, prepared.ms, limits) for job, body in answers]
 
     # ---- stages ----------------------------------------------------------------------------------------------------
 
@@ -103,28 +158,43 @@ class Pipeline:
                     return BadRequest(f"ids[{position}]: no passage has the id {passage_id!r}")
         return None
 
-    def _encode(self, jobs: Sequence[Job]) -> Encodings:
-        place: dict[tuple[str, str], int] = {}
+    def _tokenize(self, prepared: Prepared) -> None:
+        """The texts of all jobs, each once, and once for both kinds where the model makes no difference between them."""
+        keys = dict.fromkeys(key for job in prepared.sound for key in _keys(job))
+        known: dict[str, int] = {}
+        for kind in KINDS:
+            fresh = [text for its_kind, text in keys if its_kind == kind and text not in known]
+            start = sum(len(texts) for _, texts, _ in prepared.texts)
+            known |= {text: start + i for i, text in enumerate(fresh)}
+            prepared.place.update(((kind, text), known[text]) for its_kind, text in keys if its_kind == kind)
+            if fresh:
+                prepared.texts.append((kind, fresh, self._tokens(fresh, kind)))
+            if not self._kinds_alike:
+                known = {}
+
+    def _tokens(self, texts: list[str], kind: Kind) -> Tokenized | None:
+        if not self._encoder.two_steps:
+            return None
+        with self._tokenizing:
+            return self._encoder.tokenize(texts, kind)
+
+    def _encode(self, prepared: Prepared) -> Encodings:
         vectors: list[Floats] = []
         tokens: list[int] = []
         truncated: list[bool] = []
-        for kind in (QUERY, PASSAGE):
-            texts = list(dict.fromkeys(text for job in jobs if _kind(job) == kind for text in job.work.texts))
-            if not texts:
-                continue
-            place |= {(kind, text): len(tokens) + i for i, text in enumerate(texts)}
-            encoded = self._encoder.encode(texts, "query" if kind == QUERY else "passage")
+        for kind, texts, tokenized in prepared.texts:
+            encoded = self._encoder.encode(texts, kind) if tokenized is None else self._encoder.encode_tokens(tokenized)
             vectors.append(encoded.vectors)
             tokens += encoded.tokens
             truncated += encoded.truncated
         empty = np.empty((0, self._engine.dim), np.float32)
-        return Encodings(place, np.concatenate(vectors) if vectors else empty, tokens, truncated)
+        return Encodings(prepared.place, np.concatenate(vectors) if vectors else empty, tokens, truncated)
 
     def _search(self, jobs: Sequence[Job], encodings: Encodings) -> dict[bytes, list[tuple[Floats, NDArray[np.int64]]]]:
         """One product for the whole batch, with the largest top_k; each job gets its own rows of it, cut to its top_k."""
         if not jobs:
             return {}
-        blocks = [_rows(job) if job.work.vectors else encodings.vectors[encodings.places(job, QUERY)] for job in jobs]
+        blocks = [_rows(job) if job.work.vectors else encodings.vectors[encodings.places(job)] for job in jobs]
         scores, rows = self._engine.search(np.concatenate(blocks), max(job.request.top_k for job in jobs))
         found = {}
         start = 0
@@ -139,7 +209,7 @@ class Pipeline:
             rows = [self._passages.find(passage_id) for passage_id in job.work.ids]
             return passages_body([self._passages.raw(row) for row in rows if row is not None])
         if job.request.op == EMBED:
-            vectors = encodings.vectors[encodings.places(job, _kind(job))]
+            vectors = encodings.vectors[encodings.places(job)]
             return vectors_body(np.ascontiguousarray(vectors, "<f4").tobytes(), vectors.shape[1])
         raw = self._passages.raw
         return results_body([RawHits(scores.tolist(), [raw(row) for row in rows.tolist()]) for scores, rows in found])
@@ -148,7 +218,7 @@ class Pipeline:
         if len(body) > limits.frame_max_bytes:
             error = _too_large(job, len(body), limits)
             return Failure(job.request.id, error.code, error.message)
-        places = encodings.places(job, _kind(job))
+        places = encodings.places(job)
         return Reply(
             id=job.request.id,
             cost=sum(encodings.tokens[i] for i in places) or job.request.items,
@@ -159,8 +229,10 @@ class Pipeline:
         )
 
 
-def _kind(job: Job) -> str:
-    return job.work.kind if job.request.op == EMBED else QUERY
+def _keys(job: Job) -> list[Key]:
+    """Kind and text of what is to be encoded."""
+    kind: Kind = "passage" if job.request.op == EMBED and job.work.kind == PASSAGE else "query"
+    return [(kind, text) for text in job.work.texts]
 
 
 def _rows(job: Job) -> Floats:

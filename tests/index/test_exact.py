@@ -55,7 +55,11 @@ def check(rows: Floats, queries: Floats, k: int, kind: str = "half") -> ExactEng
     assert scores.shape == found.shape == (len(queries), k)
     assert (scores.dtype, found.dtype) == (np.float32, np.int64)
     truth = queries.astype(np.float64) @ rows.astype(np.float64).T
-    near = 1e-6 * np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True) * np.linalg.norm(rows.astype(np.float64), axis=1).max()
+    near = (
+        1e-6
+        * np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
+        * np.linalg.norm(rows.astype(np.float64), axis=1).max()
+    )
     best = -np.sort(-truth, axis=1)[:, :k]
     own = np.take_along_axis(truth, found, axis=1)
     assert (np.abs(own - best) <= near).all()
@@ -252,7 +256,9 @@ def test_queries_that_are_open_are_looked_at_together(monkeypatch: pytest.Monkey
     rng = np.random.default_rng(13)
     centre = rng.standard_normal(384)
     rows = np.concatenate([unit(centre + 1e-3 * rng.standard_normal((2_000, 384))), cloud(rng, "random", 2_000, 384)])
-    queries = np.concatenate([unit(centre + 1e-3 * rng.standard_normal((9, 384))), rows[3_000:3_004], np.zeros((1, 384), np.float32)])
+    queries = np.concatenate(
+        [unit(centre + 1e-3 * rng.standard_normal((9, 384))), rows[3_000:3_004], np.zeros((1, 384), np.float32)]
+    )
     engine = check(rows, queries, 10)
     assert engine.certified <= 4
     assert passes == [13 - engine.certified]

@@ -32,12 +32,22 @@ JOBS = st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=8), min_size=
 
 
 @given(JOBS, st.integers(1, 20), st.integers(1, 600))
-def test_batches_keep_the_order_lose_nothing_and_hold_the_budget(lengths: list[list[int]], items: int, tokens: int) -> None:
+def test_nothing_is_lost_the_budget_holds_and_nobody_waits_for_ever(lengths: list[list[int]], items: int, tokens: int) -> None:
     jobs = [job(i, each) for i, each in enumerate(lengths)]
     waiting, batches = deque(jobs), []
     while waiting:
+        first = waiting[0]
         batches.append(next_batch(waiting, Budget(items, tokens)))
-    assert [j for batch in batches for j in batch] == jobs
-    for batch in batches:
+        assert batches[-1][0] is first
+        assert list(waiting) == sorted(waiting, key=jobs.index)
+    assert sorted((j for batch in batches for j in batch), key=jobs.index) == jobs
+    for number, batch in enumerate(batches):
+        assert all(jobs.index(j) >= number for j in batch), "the one at place p runs with batch p + 1 at the latest"
         assert len(batch) == 1 or sum(j.request.items for j in batch) <= items
         assert len(batch) == 1 or sum(j.tokens for j in batch) <= tokens
+
+
+def test_short_ones_do_not_wait_behind_a_long_one_that_does_not_fit() -> None:
+    waiting = deque([job(0, [40]), job(1, [400]), job(2, [40]), job(3, [40])])
+    assert [j.request.id[-1] for j in next_batch(waiting, Budget(items=8, tokens=50))] == [0, 2, 3]
+    assert [j.request.id[-1] for j in waiting] == [1]

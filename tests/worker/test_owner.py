@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import pytest
 from ragpool.conf.settings import ConfigurationError
@@ -16,36 +18,52 @@ from ragpool.worker.owner import Ended, Loaded, Owner
 DEADLINE_S = 10.0
 
 
-class NarrowRunner:
+class Stages:
+    """A runner whose work is `run`, between a stage before and one after it."""
+
+    def prepare(self, jobs: Sequence[Job]) -> list[Job]:
+        return list(jobs)
+
+    def compute(self, jobs: list[Job]) -> list[Reply | Failure]:
+        return self.run(jobs)
+
+    def finish(self, answers: list[Reply | Failure], limits: Limits) -> list[Reply | Failure]:
+        return answers
+
+    def stream(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class NarrowRunner(Stages):
     """Runs out of memory with more than `fits` requests at a time."""
 
     def __init__(self, fits: int) -> None:
         self.fits = fits
         self.sizes: list[int] = []
 
-    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Reply | Failure]:
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
         self.sizes.append(len(jobs))
         if len(jobs) > self.fits:
             raise MemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return [Reply(job.request.id) for job in jobs]
 
 
-class BrokenRunner:
+class BrokenRunner(Stages):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Reply | Failure]:
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
         raise self.error
 
 
-class WatchedRunner:
+class WatchedRunner(Stages):
     """Looks at what the progress buffer says while it runs."""
 
     def __init__(self, buffer: bytearray) -> None:
         self.buffer = buffer
         self.seen = []
 
-    def run(self, jobs: Sequence[Job], limits: Limits) -> list[Reply | Failure]:
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
         self.seen.append(read_progress(self.buffer))
         return [Reply(job.request.id) for job in jobs]
 
@@ -65,9 +83,20 @@ class Listener:
         return outcomes
 
 
-def started(runner, buffer: bytearray | None = None) -> tuple[Owner, Listener]:
+@pytest.fixture(params=[0, 1, 3], autouse=True)
+def streams(request: pytest.FixtureRequest) -> int:
+    """Everything here holds with one thread for all stages, and with several."""
+    return request.param
+
+
+@pytest.fixture
+def started(streams: int):
+    return partial(start, streams)
+
+
+def start(streams: int, runner, buffer: bytearray | None = None, most: int = 64) -> tuple[Owner, Listener]:
     listener = Listener()
-    loaded = Loaded(Register("i", "loading"), runner, Budget(64, 10_000))
+    loaded = Loaded(Register("i", "loading"), runner, Budget(most, 10_000), streams)
     owner = Owner(lambda: loaded, ProgressWriter(buffer or bytearray(SIZE)), listener.woken.set)
     return owner, listener
 
@@ -80,7 +109,7 @@ def answers_of(outcomes: list) -> list:
     return [answer for outcome in outcomes if isinstance(outcome, list) for answer in outcome]
 
 
-def test_out_of_memory_is_answered_in_halves() -> None:
+def test_out_of_memory_is_answered_in_halves(started) -> None:
     runner = NarrowRunner(fits=3)
     owner, listener = started(runner)
     owner.give(requests(8), Limits())
@@ -90,7 +119,7 @@ def test_out_of_memory_is_answered_in_halves() -> None:
     assert runner.sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
-def test_memory_that_does_not_suffice_for_one_ends_in_a_recycled_process() -> None:
+def test_memory_that_does_not_suffice_for_one_ends_in_a_recycled_process(started) -> None:
     owner, listener = started(NarrowRunner(fits=0))
     owner.give(requests(3), Limits())
     owner.start()
@@ -99,7 +128,7 @@ def test_memory_that_does_not_suffice_for_one_ends_in_a_recycled_process() -> No
     assert outcomes[-1].code == exit_codes.AGAIN
 
 
-def test_a_defect_fails_its_batch_and_the_next_is_served() -> None:
+def test_a_defect_fails_its_batch_and_the_next_is_served(started) -> None:
     owner, listener = started(BrokenRunner(ValueError("no such thing")))
     owner.give(requests(2), Limits())
     owner.start()
@@ -109,7 +138,7 @@ def test_a_defect_fails_its_batch_and_the_next_is_served() -> None:
     listener.until(owner, lambda seen: len(answers_of(seen)) == 1)
 
 
-def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran() -> None:
+def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran(started) -> None:
     buffer = bytearray(SIZE)
     owner, listener = started(BrokenRunner(RuntimeError("CUDA error: an illegal memory access was encountered")), buffer)
     owner.give(requests(1), Limits())
@@ -121,7 +150,7 @@ def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran() -> None:
     assert not owner.is_alive(), "nothing runs on a broken device"
 
 
-def test_a_body_that_is_wrong_is_answered_and_never_reaches_the_device() -> None:
+def test_a_body_that_is_wrong_is_answered_and_never_reaches_the_device(started) -> None:
     runner = NarrowRunner(fits=8)
     owner, listener = started(runner)
     owner.start()
@@ -132,7 +161,7 @@ def test_a_body_that_is_wrong_is_answered_and_never_reaches_the_device() -> None
     assert runner.sizes == []
 
 
-def test_what_runs_is_stamped_while_it_runs_and_cleared_after() -> None:
+def test_what_runs_is_stamped_while_it_runs_and_cleared_after(started) -> None:
     buffer = bytearray(SIZE)
     runner = WatchedRunner(buffer)
     owner, listener = started(runner, buffer)
@@ -143,6 +172,86 @@ def test_what_runs_is_stamped_while_it_runs_and_cleared_after() -> None:
     assert seen.running == tuple(request.id for request in requests(2))
     assert seen.started_ns > 0
     assert read_progress(buffer).running == ()
+
+
+class Rendezvous(Stages):
+    """Computes once `parties` batches are in it together; says what is stamped then."""
+
+    def __init__(self, parties: int, buffer: bytearray) -> None:
+        self.barrier = threading.Barrier(parties, timeout=DEADLINE_S)
+        self.buffer = buffer
+        self.seen = []
+
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
+        self.barrier.wait()
+        self.seen.append(read_progress(self.buffer))
+        self.barrier.wait()
+        return [Reply(job.request.id) for job in jobs]
+
+
+def test_all_batches_in_flight_are_stamped_with_the_start_of_the_oldest() -> None:
+    buffer = bytearray(SIZE)
+    runner = Rendezvous(2, buffer)
+    owner, listener = start(2, runner, buffer, most=1)
+    owner.give(requests(2), Limits())
+    owner.start()
+    listener.until(owner, lambda seen: len(answers_of(seen)) == 2)
+    for seen in runner.seen:
+        assert seen.running == tuple(request.id for request in requests(2))
+    assert read_progress(buffer).running == ()
+
+
+class Interlocked(Stages):
+    """The second batch is prepared while the first one computes, and the third while the second one is finished: or never."""
+
+    def __init__(self) -> None:
+        self.second_prepared = threading.Event()
+        self.third_prepared = threading.Event()
+        self.prepared = 0
+
+    def prepare(self, jobs: Sequence[Job]) -> list[Job]:
+        self.prepared += 1
+        if self.prepared == 2:
+            self.second_prepared.set()
+        if self.prepared == 3:
+            self.third_prepared.set()
+        return list(jobs)
+
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
+        assert self.second_prepared.wait(DEADLINE_S)
+        return [Reply(job.request.id) for job in jobs]
+
+    def finish(self, answers: list[Reply | Failure], limits: Limits) -> list[Reply | Failure]:
+        assert self.third_prepared.wait(DEADLINE_S)
+        return answers
+
+
+def test_stages_of_different_batches_overlap() -> None:
+    owner, listener = start(1, Interlocked(), most=1)
+    owner.give(requests(3), Limits())
+    owner.start()
+    answers = answers_of(listener.until(owner, lambda seen: len(answers_of(seen)) == 3))
+    assert {type(answer) for answer in answers} == {Reply}
+
+
+class Unready(Stages):
+    """Cannot prepare what is asked second."""
+
+    def prepare(self, jobs: Sequence[Job]) -> list[Job]:
+        if any(job.request.id == requests(2)[1].id for job in jobs):
+            raise ValueError("a text that the tokenizer does not like")
+        return list(jobs)
+
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
+        return [Reply(job.request.id) for job in jobs]
+
+
+def test_a_batch_that_cannot_be_prepared_leaves_the_others_alone(streams: int) -> None:
+    owner, listener = start(streams, Unready(), most=1)
+    owner.give(requests(3), Limits())
+    owner.start()
+    answers = answers_of(listener.until(owner, lambda seen: len(answers_of(seen)) == 3))
+    assert sorted((type(answer).__name__, answer.id[-1]) for answer in answers) == [("Failure", 1), ("Reply", 0), ("Reply", 2)]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from ragpool.index.models import Prefixes
 from ragpool.wire import bodies, codec
 from ragpool.wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply, Request
 from ragpool.worker.batcher import Job
@@ -23,8 +24,17 @@ class Encoded:
 class LengthEncoder:
     """A text becomes (its length, 1); passages get the second value negative. Remembers what it was given."""
 
-    def __init__(self) -> None:
+    prefixes = Prefixes("query: ", "passage: ")
+
+    def __init__(self, two_steps: bool = True) -> None:
         self.given: list[list[str]] = []
+        self.two_steps = two_steps
+
+    def tokenize(self, texts: Sequence[str], kind: str = "query") -> tuple[list[str], str]:
+        return list(texts), kind
+
+    def encode_tokens(self, tokenized: tuple[list[str], str]) -> Encoded:
+        return self.encode(*tokenized)
 
     def encode(self, texts: Sequence[str], kind: str = "query") -> Encoded:
         self.given.append(list(texts))
@@ -35,7 +45,7 @@ class LengthEncoder:
 class RowEngine:
     """Row r scores x - r for a query (x, y)."""
 
-    name, dim, count = "rows", 2, 6
+    name, device, dim, count = "rows", "cpu", 2, 6
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.tile(np.arange(min(k, self.count)), (len(queries), 1))
@@ -50,9 +60,9 @@ class Shelf:
         return int(passage_id[1:]) if passage_id in {f"p{row}" for row in range(6)} else None
 
 
-@pytest.fixture
-def encoder() -> LengthEncoder:
-    return LengthEncoder()
+@pytest.fixture(params=[True, False], ids=["in two steps", "by the library"])
+def encoder(request: pytest.FixtureRequest) -> LengthEncoder:
+    return LengthEncoder(request.param)
 
 
 @pytest.fixture
@@ -77,13 +87,46 @@ def test_each_request_gets_its_own_rows_cut_to_its_top_k(pipeline: Pipeline) -> 
     assert ids_and_scores(answers[1]) == [[("p0", 1.0)], [("p0", 3.0)]]
     assert ids_and_scores(answers[2]) == [[("p0", 2.0), ("p1", 1.0), ("p2", 0.0)]]
     assert answers[1].index_version == "v1"
-    assert set(answers[1].timings_ms) == {"encode", "search", "fetch"}
+    assert set(answers[1].timings_ms) == {"tokenize", "encode", "search", "fetch"}
 
 
 def test_identical_texts_are_encoded_once(pipeline: Pipeline, encoder: LengthEncoder) -> None:
     answers = pipeline.run([search(1, "same", "other"), search(2, "same")], Limits())
     assert encoder.given == [["same", "other"]]
     assert len(answers) == 2
+
+
+class OneKindEncoder(LengthEncoder):
+    """Makes no difference between queries and passages."""
+
+    prefixes = Prefixes("", "")
+
+    def encode(self, texts: Sequence[str], kind: str = "query") -> Encoded:
+        return super().encode(texts, "query")
+
+
+def embed(number: int, *texts: str, kind: str) -> Job:
+    return Job(Request(bytes([number]) * 16, EMBED, len(texts)), bodies.Work(texts=texts, kind=kind))
+
+
+def vectors_of(reply: Reply) -> list[float]:
+    return np.frombuffer(bodies.decode_vectors(reply.body)[0], "<f4").tolist()
+
+
+def test_a_text_of_both_kinds_is_encoded_once_where_the_model_makes_no_difference() -> None:
+    encoder = OneKindEncoder()
+    jobs = [embed(1, "aaa", "b", kind="passage"), search(2, "b", "cc"), embed(3, "cc", kind="passage")]
+    answers = by_id(Pipeline(encoder, RowEngine(), Shelf(), "v1").run(jobs, Limits()))
+    assert encoder.given == [["b", "cc"], ["aaa"]]
+    assert vectors_of(answers[1]) == [3.0, 1.0, 1.0, 1.0]
+    assert vectors_of(answers[3]) == [2.0, 1.0]
+
+
+def test_a_text_of_both_kinds_is_encoded_twice_where_it_does(pipeline: Pipeline, encoder: LengthEncoder) -> None:
+    answers = by_id(pipeline.run([embed(1, "a", kind="passage"), search(2, "a"), embed(3, "a", kind="query")], Limits()))
+    assert encoder.given == [["a"], ["a"]]
+    assert vectors_of(answers[1]) == [1.0, -1.0]
+    assert vectors_of(answers[3]) == [1.0, 1.0]
 
 
 def test_the_reply_tells_cost_and_which_queries_were_cut(pipeline: Pipeline) -> None:
