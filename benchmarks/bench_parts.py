@@ -136,6 +136,34 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _HERTZ
 
 
+def threads_cpu_s(pid: int) -> dict[int, float]:
+    """`cpu_s` of each thread of `pid`, by its id; that of the first thread is the id of the process."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        found[int(task.name)] = (int(fields[11]) + int(fields[12])) / _HERTZ
+    return found
+
+
+def mappings_kib(pid: int, folder: Path) -> dict[str, int]:
+    """KiB by their name in smaps (Rss, Pss, Private_Dirty...) of all that `pid` has mapped of the files in `folder`."""
+    sums: dict[str, int] = {}
+    ours = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            ours = len(words) > 5 and Path(words[5]).parent == folder
+        elif ours and words[-1] == "kB":
+            sums[words[0][:-1]] = sums.get(words[0][:-1], 0) + int(words[1])
+    return sums
+
+
+def pss_kib(pid: int) -> int:
+    """The process's share of all memory that it has mapped."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 def rss_kib(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE // 1024
 

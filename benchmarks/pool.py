@@ -1,7 +1,8 @@
 """A pool of two CPU workers on the demo index against the same work without any server, in one run, interleaved.
 
 Closed loop: C callers ask one query each and wait for it. Every query is asked once. The ceiling is two processes of one thread
-that encode and search batches of 16 sorted by length, with nobody to talk to. Read the ratios; the figures are this machine's.
+that encode and search batches of 16, sorted by length within windows of 100, with nobody to talk to. CPU is that of the two
+worker processes, of all their threads. Read the ratios; the figures are this machine's.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench_parts import cpu_s, percentile, table
 from ragpool.client import Client
 from ragpool.conf.cores import thread_environment
 from ragpool.index.demo import demo_index_dir, demo_rows
 
 TOP_K = 5
 BATCH = 16
+WINDOW = 100
 ROUNDS = 3
 
 
@@ -38,10 +41,12 @@ def questions(count: int) -> list[str]:
 
 
 @contextmanager
-def pool(port: int) -> Iterator[str]:
+def pool(port: int, *flags: str) -> Iterator[str]:
+    """A pool of CPU workers, two of them on the demo index unless `flags` say otherwise; its address."""
     url = f"tcp://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as run_dir:
-        command = [str(Path(sys.executable).parent / "rag-broker"), "start", "--demo", "--workers", "2", "--device", "cpu"]
+        command = [str(Path(sys.executable).parent / "rag-broker"), "start", "--device", "cpu"]
+        command += flags or ("--demo", "--workers", "2")
         process = subprocess.Popen([*command, "--frontend", url, "--run-dir", run_dir], stdout=subprocess.PIPE, text=True)
         try:
             if process.stdout is None or not any(line.startswith("ready") for line in process.stdout):
@@ -85,19 +90,20 @@ def without_server() -> None:
 
     index = open_index(demo_index_dir())
     encoder, engine = load_index_encoder(index.manifest, "cpu"), load_engine(index, "cpu", "exact")
-    asked = sorted(json.loads(sys.stdin.readline()), key=len)
+    asked = json.loads(sys.stdin.readline())
+    asked = [text for at in range(0, len(asked), WINDOW) for text in sorted(asked[at : at + WINDOW], key=len)]
     engine.search(encoder.encode(["warm up"]).vectors, TOP_K)
     print("loaded", flush=True)
     sys.stdin.readline()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for start in range(0, len(asked), BATCH):
         _, rows = engine.search(encoder.encode(asked[start : start + BATCH]).vectors, TOP_K)
         [index.passages.raw(row) for row in rows.ravel().tolist()]
-    print(time.perf_counter() - began, flush=True)
+    print(time.perf_counter() - began, time.process_time() - used, flush=True)
 
 
-def ceiling(asked: list[str]) -> float:
-    """Queries a second of two processes that share `asked` and run at the same time."""
+def ceiling(asked: list[str]) -> tuple[float, float]:
+    """(queries a second, CPU seconds a query) of two processes that share `asked` and run at the same time."""
     environment = {**os.environ, **thread_environment(1)}
     command = [sys.executable, __file__, "--without-server"]
     twins = [
@@ -111,15 +117,16 @@ def ceiling(asked: list[str]) -> float:
     for twin in twins:
         twin.stdin.write("go\n")
         twin.stdin.flush()
-    slowest = max(float(twin.stdout.readline()) for twin in twins)
+    took, used = zip(*(map(float, twin.stdout.readline().split()) for twin in twins), strict=True)
     for twin in twins:
         twin.wait(30)
-    return len(asked) / slowest
+    return len(asked) / max(took), sum(used) / len(asked)
 
 
-def percentile(values: list[float], share: float) -> float:
-    ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+def workers_cpu_s(url: str) -> float:
+    """CPU seconds that all workers of the pool used so far."""
+    with Client(url) as client:
+        return sum(cpu_s(worker["pid"]) for worker in client.status()["workers"])
 
 
 def main() -> None:
@@ -133,22 +140,28 @@ def main() -> None:
     asked = iter(questions(options.queries * ROUNDS * 5))
     rates: dict[int, list[float]] = {1: [], 10: [], 100: [], 500: []}
     latencies: dict[int, list[float]] = {callers: [] for callers in rates}
+    cpu: dict[int, list[float]] = {callers: [] for callers in rates}
     ceilings = []
     for _ in range(ROUNDS):
         with pool(options.port) as url:
             for callers in rates:
                 count = min(options.queries, 100) if callers == 1 else options.queries
+                before = workers_cpu_s(url)
                 rate, took = closed_loop(url, list(itertools.islice(asked, count)), callers)
+                cpu[callers].append((workers_cpu_s(url) - before) / count)
                 rates[callers].append(rate)
                 latencies[callers] += took
         ceilings.append(ceiling(list(itertools.islice(asked, options.queries))))
-    print(f"{'callers':>8} {'q/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'longest':>8} {'of ceiling':>11}")
-    top = statistics.median(ceilings)
+    rate_titles = ("callers", "q/s", "p50 ms", "p99 ms", "longest", "of ceiling", "cpu of ceiling's")
+    top, least_cpu = (statistics.median(each) for each in zip(*ceilings, strict=True))
+    rows = []
     for callers, found in rates.items():
         rate, took = statistics.median(found), latencies[callers]
         figures = (percentile(took, 0.5), percentile(took, 0.99), max(took))
-        print(f"{callers:8} {rate:8.0f} {figures[0]:8.1f} {figures[1]:8.1f} {figures[2]:8.1f} {rate / top:11.2f}")
-    print(f"ceiling {top:.0f} q/s: two processes, no server, batches of {BATCH}")
+        ratios = (rate / top, statistics.median(cpu[callers]) / least_cpu)
+        rows.append((callers, f"{rate:.0f}", *(f"{ms:.1f}" for ms in figures), *(f"{ratio:.2f}" for ratio in ratios)))
+    print(table(rate_titles, rows))
+    print(f"ceiling {top:.0f} q/s, {least_cpu * 1e3:.2f} ms of CPU a query: two processes, no server, batches of {BATCH}")
     return None
 
 

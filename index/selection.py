@@ -11,7 +11,7 @@ from .product import Product
 _SAMPLE_ROWS = 65_536
 _BOUND_ROWS = 4_096
 _SAMPLE_QUERIES = 8
-_REPEATS = 3
+_REPEATS = 5
 
 
 def best_first(scores: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,8 +2,8 @@
 
 A batch passes three stages: prepare, compute, finish. With no streams one thread does all three, batch after batch. With n
 streams this thread prepares, n threads compute, and one finishes, so that the device never waits for what the processor does
-before and after; a batch is formed only once there is room for it. It never touches the socket: jobs come in and answers go out through
-queues, and a byte on `wake` tells the I/O thread to look.
+before and after; a batch is formed only once there is room for it. None of them touches the socket: jobs come in and answers
+go out through queues, and a byte on `wake` tells the I/O thread to look.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""What one more worker costs in memory: the model, and no second copy of index or passages.
+
+Pools of 1, 2 and 3 CPU workers over an index of random rows. PSS counts what processes share by shares, so that the sum over the
+workers is the memory they take together. The last line is `further worker N MiB, of it index files M MiB`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from bench_parts import mappings_kib, pss_kib, table
+from pool import pool, questions
+from ragpool.client import Client
+from ragpool.index.build import ensure_demo_index
+from ragpool.index.manifest import read_manifest
+from ragpool.index.passage import Passage, pack_passage
+from ragpool.index.passage_writer import PassageWriter
+from ragpool.index.passages import IDS, OFFSETS, ROWS
+from ragpool.index.staging import publish, seal, staging
+from ragpool.index.vectors import FULL, HALF, VectorWriter
+
+VERSION = "0123456789abcdef"
+STEP = 10_000
+ASKED = 64
+
+
+def random_index(out: Path, count: int) -> None:
+    """An index of `count` random unit rows in `out`, which says that the demo's model made them."""
+    demo = read_manifest(ensure_demo_index())
+    rng = np.random.default_rng(0)
+    with staging(out) as folder:
+        passages, vectors = PassageWriter(folder), VectorWriter(folder, demo.dim)
+        for first in range(0, count, STEP):
+            numbers = range(first, min(first + STEP, count))
+            texts = [pack_passage(Passage(f"p{n}", f"title {n}", "a passage of some length " * 20)) for n in numbers]
+            passages.append([f"p{n}" for n in numbers], texts)
+            rows = rng.standard_normal((len(numbers), demo.dim), dtype=np.float32)
+            vectors.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        passages.finish()
+        widths = {ROWS: 0, OFFSETS: 1, IDS: 2, FULL: demo.dim, HALF: demo.dim}
+        files = seal({**passages.writers(), **vectors.writers()}, count, widths, VERSION)
+        publish(folder, out, dataclasses.replace(demo, version=VERSION, count=count, norms=vectors.norms(), files=files))
+
+
+def measure(index: Path, workers: int, port: int) -> tuple[float, dict[str, int]]:
+    """(MiB PSS of all workers, KiB of their mappings of the index) after each has searched."""
+    with pool(port, "--index", str(index), "--workers", str(workers)) as url, Client(url) as client:
+        client.search_many(questions(ASKED * workers), top_k=5)
+        pids = [worker["pid"] for worker in client.status()["workers"]]
+        mapped: dict[str, int] = {}
+        for pid in pids:
+            for name, kib in mappings_kib(pid, index).items():
+                mapped[name] = mapped.get(name, 0) + kib
+        return sum(map(pss_kib, pids)) / 1024, mapped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vectors", type=int, default=300_000)
+    parser.add_argument("--workers", type=int, default=3, help="the largest pool [3]")
+    parser.add_argument("--port", type=int, default=5597)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ragpool-memory-") as folder:
+        index = Path(folder).resolve() / "index"
+        random_index(index, options.vectors)
+        size = sum(file.stat().st_size for file in index.iterdir()) / 2**20
+        found = [measure(index, workers, options.port) for workers in range(1, options.workers + 1)]
+    titles = ("workers", "PSS MiB", "more than before", "index files Rss MiB", "their Pss", "private dirty")
+    rows = []
+    for number, (pss, mapped) in enumerate(found):
+        more = f"{pss - found[number - 1][0]:.0f}" if number else ""
+        of_index = (f"{mapped.get(name, 0) / 1024:.0f}" for name in ("Rss", "Pss", "Private_Dirty"))
+        rows.append((number + 1, f"{pss:.0f}", more, *of_index))
+    print(table(titles, rows))
+    print(f"{options.vectors} rows, {size:.0f} MiB of index files")
+    if len(found) > 1:
+        further = (found[-1][0] - found[0][0]) / (len(found) - 1)
+        files = (found[-1][1]["Pss"] - found[0][1]["Pss"]) / 1024 / (len(found) - 1)
+        print(f"further worker {further:.0f} MiB, of it index files {files:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Where the time of a worker goes while the pool is saturated, and the least that the processor would need for the same work.
+
+Two CPU workers on the demo index, C callers with one query each. What a batch spends in its stages rides in its replies; the rest
+is processor time of threads and processes, from /proc. All in milliseconds a query. The floor is the arithmetic of the model and
+the bytes of the rows, against the rates that this processor reaches in the same run on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from bench_parts import cpu_s, table, threads_cpu_s
+from pool import BATCH, TOP_K, pool, questions
+from ragpool.client import Client
+from ragpool.index.demo import demo_index_dir
+
+STAGES = ("tokenize", "encode", "search", "fetch")
+_SAMPLES = 7
+
+Batch = tuple[tuple[str, float], ...]
+
+
+class Saturation:
+    """Closed loop of `callers`; `batches`: the stages of every batch that was answered, by its worker's own clock."""
+
+    def __init__(self, client: Client, callers: int) -> None:
+        self._client = client
+        self._callers = callers
+        self.batches: set[Batch] = set()
+
+    def run(self, asked: list[str]) -> float:
+        """Seconds that it took."""
+        left, lock = iter(asked), threading.Lock()
+
+        def call() -> None:
+            while True:
+                with lock:
+                    query = next(left, None)
+                if query is None:
+                    return
+                timings = self._client.search(query, top_k=TOP_K).timings_ms
+                self.batches.add(tuple((stage, timings[stage]) for stage in STAGES))
+
+        threads = [threading.Thread(target=call) for _ in range(self._callers)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - began
+
+
+def processes(client: Client) -> tuple[int, list[int]]:
+    """The broker's process and those of the workers."""
+    status = client.status()
+    return status["broker"]["pid"], [worker["pid"] for worker in status["workers"]]
+
+
+def measure(url: str, callers: int, asked: list[str]) -> list[tuple[str, float]]:
+    """(what, milliseconds a query) in the order of a request's way, and (queries a second) last."""
+    with Client(url) as client:
+        Saturation(client, callers).run(questions(200))
+        broker, workers = processes(client)
+        before = [cpu_s(broker), *(threads_cpu_s(pid) for pid in workers)]
+        own, run = time.process_time(), Saturation(client, callers)
+        took = run.run(asked)
+        own = time.process_time() - own
+        after = [cpu_s(broker), *(threads_cpu_s(pid) for pid in workers)]
+    per_query = 1e3 / len(asked)
+    stages = {stage: sum(dict(batch)[stage] for batch in run.batches) / len(asked) for stage in STAGES}
+    used = [_used(*pair) for pair in zip(before[1:], after[1:], strict=True)]
+    loops = sum(each.pop(pid, 0.0) for each, pid in zip(used, workers, strict=True)) * per_query
+    rest = sum(sum(each.values()) for each in used) * per_query
+    other = max(0.0, rest - sum(stages.values()))
+    wall = took * len(workers) * per_query
+    return [
+        *((f"worker: {stage}", ms) for stage, ms in stages.items()),
+        ("worker: batches and replies, and ZeroMQ's thread", other),
+        ("worker: I/O thread", loops),
+        ("broker", (after[0] - before[0]) * per_query),
+        ("client", own * per_query),
+        ("workers and others waiting for each other", wall - sum(stages.values()) - other - loops),
+        ("a core's time a query", wall),
+        ("queries a second", len(asked) / took),
+    ]
+
+
+def _used(before: dict[int, float], after: dict[int, float]) -> dict[int, float]:
+    return {thread: seconds - before.get(thread, 0.0) for thread, seconds in after.items()}
+
+
+# ---- the floor -----------------------------------------------------------------------------------------------------
+
+
+def best_s(work: Callable[[], Any]) -> float:
+    """Seconds of the fastest of a few runs."""
+    found = []
+    for _ in range(_SAMPLES):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def floor(asked: list[str]) -> list[tuple[str, str]]:
+    """What model and rows ask of one core, and what it gives."""
+    import torch
+    from ragpool.index.encoder import load_index_encoder
+    from ragpool.index.store import open_index
+
+    torch.set_num_threads(1)
+    index = open_index(demo_index_dir())
+    encoder = load_index_encoder(index.manifest, "cpu")
+    tokens = statistics.mean(encoder.tokenize(asked).lengths())
+    weights = sum(p.numel() for name, p in encoder._model.named_parameters() if p.dim() == 2 and "embeddings" not in name)
+    multiplied = 2 * weights * tokens
+    a, b = torch.randn(16 * 16, 384), torch.randn(384, 1536)
+    rate = 2 * a.shape[0] * 384 * 1536 / best_s(lambda: a @ b)
+    wide_a, wide_b = torch.randn(BATCH, index.dim).bfloat16(), torch.randn(32_768, index.dim).bfloat16()
+    half_rate = 2 * BATCH * wide_b.numel() / best_s(lambda: wide_a @ wide_b.T)
+    large = np.ones(1 << 27, np.uint8).view(np.uint64)
+    bandwidth = large.nbytes / best_s(large.sum)
+    scanned = 2 * index.count * index.dim
+    return [
+        ("float32 products reach", f"{rate / 1e9:.0f} GFLOP/s"),
+        ("bfloat16 products with rows reach", f"{half_rate / 1e9:.0f} GFLOP/s"),
+        ("memory gives", f"{bandwidth / 1e9:.1f} GB/s"),
+        ("encode, per query", f"{tokens:.1f} tokens, {multiplied / 1e9:.2f} GFLOP: {multiplied / rate * 1e3:.2f} ms"),
+        ("search, per query of a batch", f"{scanned / 1e6:.0f} MFLOP: {scanned / half_rate * 1e3:.3f} ms"),
+        ("search, a query alone", f"{scanned / 1e6:.0f} MB: {scanned / bandwidth * 1e3:.2f} ms where they are not cached"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--callers", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=1500)
+    parser.add_argument("--port", type=int, default=5598)
+    options = parser.parse_args()
+    asked = questions(200 + options.queries)[200:]
+    with pool(options.port) as url:
+        found = measure(url, options.callers, asked)
+    (_, wall), (_, rate) = found[-2:]
+    print(table(("stage", "ms a query", "share"), [(what, f"{ms:.3f}", f"{ms / wall:.1%}") for what, ms in found[:-1]]))
+    print(f"{rate:.0f} queries a second with {options.callers} callers")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    print(table(("the floor, on one core", ""), floor(asked)))
+
+
+if __name__ == "__main__":
+    main()
