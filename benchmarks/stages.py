@@ -68,14 +68,14 @@ def measure(url: str, callers: int, asked: list[str]) -> list[tuple[str, float]]
     with Client(url) as client:
         Saturation(client, callers).run(questions(200))
         broker, workers = processes(client)
-        before = [cpu_s(broker), *(threads_cpu_s(pid) for pid in workers)]
+        before, broker_s = [threads_cpu_s(pid) for pid in workers], cpu_s(broker)
         own, run = time.process_time(), Saturation(client, callers)
         took = run.run(asked)
         own = time.process_time() - own
-        after = [cpu_s(broker), *(threads_cpu_s(pid) for pid in workers)]
+        after, broker_s = [threads_cpu_s(pid) for pid in workers], cpu_s(broker) - broker_s
     per_query = 1e3 / len(asked)
     stages = {stage: sum(dict(batch)[stage] for batch in run.batches) / len(asked) for stage in STAGES}
-    used = [_used(*pair) for pair in zip(before[1:], after[1:], strict=True)]
+    used = [_used(*pair) for pair in zip(before, after, strict=True)]
     loops = sum(each.pop(pid, 0.0) for each, pid in zip(used, workers, strict=True)) * per_query
     rest = sum(sum(each.values()) for each in used) * per_query
     other = max(0.0, rest - sum(stages.values()))
@@ -84,7 +84,7 @@ def measure(url: str, callers: int, asked: list[str]) -> list[tuple[str, float]]
         *((f"worker: {stage}", ms) for stage, ms in stages.items()),
         ("worker: batches and replies, and ZeroMQ's thread", other),
         ("worker: I/O thread", loops),
-        ("broker", (after[0] - before[0]) * per_query),
+        ("broker", broker_s * per_query),
         ("client", own * per_query),
         ("workers and others waiting for each other", wall - sum(stages.values()) - other - loops),
         ("a core's time a query", wall),
@@ -112,14 +112,14 @@ def best_s(work: Callable[[], Any]) -> float:
 def floor(asked: list[str]) -> list[tuple[str, str]]:
     """What model and rows ask of one core, and what it gives."""
     import torch
-    from ragpool.index.encoder import load_index_encoder
+    from ragpool.index.model_loading import load_model
     from ragpool.index.store import open_index
 
     torch.set_num_threads(1)
     index = open_index(demo_index_dir())
-    encoder = load_index_encoder(index.manifest, "cpu")
-    tokens = statistics.mean(encoder.tokenize(asked).lengths())
-    weights = sum(p.numel() for name, p in encoder._model.named_parameters() if p.dim() == 2 and "embeddings" not in name)
+    model = load_model(index.manifest.model.name, torch.device("cpu"), "float32", index.manifest.normalized).model
+    tokens = statistics.mean(len(ids) for ids in model.tokenizer(asked)["input_ids"])
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embeddings" not in name)
     multiplied = 2 * weights * tokens
     a, b = torch.randn(16 * 16, 384), torch.randn(384, 1536)
     rate = 2 * a.shape[0] * 384 * 1536 / best_s(lambda: a @ b)

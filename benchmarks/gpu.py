@@ -1,0 +1,268 @@
+"""What a GPU does here, in one command: are the answers right, how fast is it alone, and how much of that does a pool reach.
+
+1. Every dtype of the encoder against the model in float64 on the CPU, by cosine and by the ids found.
+2. The exact engine on the device, and faiss there where it is installed, against a float64 product.
+3. Queries a second of encode + search in this process, by size of batch: the largest is the ceiling.
+4. Pools of 1, 2 and 4 workers on the one device: queries a second, share of the ceiling, utilisation as NVML sees it.
+
+`--device cpu` runs the same code where there is no GPU: it shows that the program works, and nothing about a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_parts import table
+from numpy.typing import NDArray
+from pool import TOP_K, closed_loop, pool, questions
+from ragpool.index.build import ensure_demo_index
+from ragpool.index.engine import load_engine
+from ragpool.index.store import Index, open_index
+
+Floats = NDArray[np.float32]
+
+DTYPES = ("float32", "bfloat16", "float16")
+SIZES = (1, 4, 16, 64, 256)
+SLACK = 1e-6
+SAMPLE_S = 0.1
+
+
+# ---- correctness ---------------------------------------------------------------------------------------------------
+
+
+def right_rows(rows: NDArray[np.float64], queries: Floats, found: NDArray[np.int64]) -> int:
+    """How many queries got rows whose float64 scores are the best there are, within `SLACK`."""
+    right = 0
+    for query, its in zip(queries.astype(np.float64), found, strict=True):
+        scores = rows @ query
+        best = np.sort(scores)[::-1][: len(its)]
+        right += len(set(its.tolist())) == len(its) and bool((np.abs(scores[its] - best) <= SLACK).all())
+    return right
+
+
+def check_dtypes(index: Index, device: str, asked: Sequence[str]) -> list[tuple[object, ...]]:
+    """Each dtype of the encoder against the model in float64 on the CPU."""
+    from ragpool.index.encoder import load_index_encoder
+
+    truth = in_float64(index, asked)
+    rows = np.array(index.vectors.full, np.float64)
+    best = np.argsort(-(truth @ rows.T), axis=1, kind="stable")[:, :TOP_K]
+    lines: list[tuple[object, ...]] = []
+    for dtype in DTYPES:
+        try:
+            given = load_index_encoder(index.manifest, device, dtype).encode(asked).vectors.astype(np.float64)
+        except Exception as error:  # what this device cannot do is a line of the table
+            lines.append((dtype, "refused", str(error)[:60]))
+            continue
+        cosine = (truth * given).sum(axis=1) / np.linalg.norm(truth, axis=1) / np.linalg.norm(given, axis=1)
+        ids = np.argsort(-(given @ rows.T), axis=1, kind="stable")[:, :TOP_K]
+        kept = np.mean([len(set(a) & set(b)) / TOP_K for a, b in zip(best.tolist(), ids.tolist(), strict=True)])
+        lines.append((dtype, f"{cosine.min():.6f}", f"{kept:.4f}"))
+    return lines
+
+
+def in_float64(index: Index, asked: Sequence[str]) -> NDArray[np.float64]:
+    """The vectors of queries by the library itself, with every weight and every sum in float64."""
+    import torch
+    from ragpool.index.model_loading import load_model
+
+    manifest = index.manifest
+    model = load_model(manifest.model.name, torch.device("cpu"), "float32", manifest.normalized).model.double()
+    vectors = model.encode(list(asked), prompt=manifest.query_prefix or None, normalize_embeddings=manifest.normalized)
+    return np.asarray(vectors, np.float64)
+
+
+def check_engines(index: Index, device: str, queries: Floats) -> list[tuple[object, ...]]:
+    """Each engine against a float64 product over the rows as they are stored."""
+    rows = np.array(index.vectors.full, np.float64)
+    lines: list[tuple[object, ...]] = []
+    for name, search in (("exact", load_engine(index, device, "exact").search), ("faiss", faiss_search(index, device))):
+        if search is None:
+            lines.append((name, "not installed for this device", ""))
+            continue
+        right = {k: right_rows(rows, queries, search(queries, k)[1]) for k in (5, 10, 100)}
+        lines += [(name, f"k = {k}", f"{count} of {len(queries)}") for k, count in right.items()]
+    return lines
+
+
+def faiss_search(index: Index, device: str) -> Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]] | None:
+    """Brute force by faiss on the device, in float32; None where it cannot."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    flat: Any = faiss.IndexFlatIP(index.dim)
+    if device.startswith("cuda"):
+        if not hasattr(faiss, "StandardGpuResources"):
+            return None
+        resources = faiss.StandardGpuResources()
+        resources.setTempMemory(64 << 20)
+        config = faiss.GpuIndexFlatConfig()
+        config.device = int(device.partition(":")[2] or 0)
+        flat = faiss.GpuIndexFlatIP(resources, index.dim, config)
+    flat.add(np.array(index.vectors.full))
+
+    def search(queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+        scores, rows = flat.search(queries, k)
+        return scores, rows
+
+    return search
+
+
+# ---- speed ---------------------------------------------------------------------------------------------------------
+
+
+def in_process(index: Index, device: str, dtype: str, asked: Sequence[str], seconds: float) -> dict[int, float]:
+    """Queries a second of encode + search + fetch by size of batch; each batch sorted by length."""
+    from ragpool.index.encoder import load_index_encoder
+
+    encoder, engine = load_index_encoder(index.manifest, device, dtype), load_engine(index, device, "exact")
+    found = {}
+    for size in SIZES:
+        batches = [sorted(asked[at : at + size], key=len) for at in range(0, len(asked) - size + 1, size)]
+
+        def work(batch: Sequence[str]) -> None:
+            _, rows = engine.search(encoder.encode(batch).vectors, TOP_K)
+            [index.passages.raw(row) for row in rows.ravel().tolist()]
+
+        work(batches[0])
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            work(batches[done % len(batches)])
+            done += 1
+        found[size] = done * size / (time.perf_counter() - began)
+    return found
+
+
+class Utilisation:
+    """Samples of NVML's utilisation in per cent, of one device, while it is entered; none where NVML is not there."""
+
+    def __init__(self, device: str) -> None:
+        self.samples: list[int] = []
+        self._number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Utilisation:
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        if self._number is None:
+            return
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(self._number)
+        except Exception:  # no package or no driver: a column stays empty
+            return
+        while not self._stop.wait(SAMPLE_S):
+            self.samples.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+
+    def __str__(self) -> str:
+        return f"{statistics.median(self.samples)} %" if self.samples else "unknown"
+
+
+def burst(url: str, count: int) -> float:
+    """Milliseconds until the last of `count` single requests to an idle pool is answered."""
+    from ragpool.client import Client
+
+    with Client(url) as client:
+        client.search("warm up")
+        began = time.perf_counter()
+        for future in [client.submit(f"query {n} of a burst", top_k=TOP_K) for n in range(count)]:
+            future.result()
+        return (time.perf_counter() - began) * 1e3
+
+
+def in_pools(device: str, asked: Iterator[str], options: argparse.Namespace, ceiling: float) -> list[tuple[object, ...]]:
+    """A line for each number of workers: what closed loops of `callers` reach."""
+    lines: list[tuple[object, ...]] = []
+    for workers in options.workers:
+        flags = ("--demo", "--device", device, "--workers", str(workers))
+        with pool(options.port, *flags) as url:
+            some = [next(asked) for _ in range(options.queries)]
+            closed_loop(url, some[: options.queries // 4], options.callers)
+            with Utilisation(device) as utilisation:
+                rate, _ = closed_loop(url, some, options.callers)
+            one = statistics.median(burst(url, 1) for _ in range(5))
+            ten = statistics.median(burst(url, 10) for _ in range(5))
+        bursts = (f"{one:.1f}", f"{ten:.1f}", f"{ten / one:.2f}")
+        lines.append((workers, f"{rate:.0f}", f"{rate / ceiling:.2f}", utilisation, *bursts))
+    return lines
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def chosen_device(given: str | None) -> str:
+    """Refuses, with one sentence, where no device is named and no GPU is seen."""
+    from ragpool.index.devices import devices_seen, resolve_device
+
+    if given is None and not any(name.startswith("cuda") for name in devices_seen()):
+        raise SystemExit("there is no CUDA device here: run this where there is one, or say --device cpu to try the program")
+    return str(resolve_device(given or "cuda"))
+
+
+def device_name(device: str) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(torch.device(device))) if device.startswith("cuda") else "cpu"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", help="cuda:N, or cpu to try the program [the first CUDA device]")
+    parser.add_argument("--dtype", default="auto", help="of the ceiling's encoder [auto, as a pool's]")
+    parser.add_argument("--workers", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 4])
+    parser.add_argument("--callers", type=int, default=500)
+    parser.add_argument("--queries", type=int, default=20_000, help="of each pool")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each size of batch")
+    parser.add_argument("--checked", type=int, default=500, help="queries whose answers are checked")
+    parser.add_argument("--port", type=int, default=5596)
+    parser.add_argument("--out", type=Path, help="a folder for the figures, as JSON with device and date")
+    options = parser.parse_args()
+    device = chosen_device(options.device)
+    index = open_index(ensure_demo_index())
+    asked = questions(max(options.queries, options.checked, 1_000))
+    sections: dict[str, Any] = {}
+
+    def show(title: str, titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        sections[title] = [dict(zip(titles, map(str, row), strict=True)) for row in rows]
+        print(f"\n{title}\n{table(titles, rows)}", flush=True)
+
+    print(f"{device_name(device)}, {datetime.date.today()}")
+    dtypes = check_dtypes(index, device, asked[: options.checked])
+    show("encoder against float64 on the CPU", ("dtype", "least cosine", f"top {TOP_K} kept"), dtypes)
+    queries = np.array(index.vectors.full[:: max(1, index.count // options.checked)][: options.checked])
+    noise = np.random.default_rng(0).standard_normal(queries.shape).astype(np.float32)
+    show("engines against float64", ("engine", "asked", "exact"), check_engines(index, device, queries + 0.02 * noise))
+    alone = in_process(index, device, options.dtype, asked, options.seconds)
+    show("in this process", ("batch", "q/s"), [(size, f"{rate:.0f}") for size, rate in alone.items()])
+    titles = ("workers", "q/s", "of ceiling", "utilisation", "burst 1 ms", "burst 10 ms", "ratio")
+    repeated = (f"{text} {n}" for n in range(1_000) for text in asked)
+    show("pools on this device", titles, in_pools(device, repeated, options, max(alone.values())))
+    if options.out is not None:
+        with contextlib.suppress(FileExistsError):
+            options.out.mkdir(parents=True)
+        name = f"gpu-{device_name(device).replace(' ', '-')}-{datetime.date.today()}.json"
+        (options.out / name).write_text(json.dumps({"device": device_name(device), **sections}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
