@@ -31,8 +31,9 @@ class Passage:
 class Hits(list[Hit]):
     """The hits of one query, best first: a list that also says where they come from.
 
-    `index_version`: the version of the index that was searched. `timings_ms`: milliseconds by stage (queue, tokenize, encode, search,
-    fetch) of the wire request that carried this query. `truncated`: the query was longer than the model reads, its end was cut.
+    `index_version`: the version of the index that was searched. `timings_ms`: milliseconds by stage (queue, tokenize, encode,
+    search, fetch) of the wire request that carried this query. `truncated`: the query was longer than the model reads, its end
+    was cut.
     """
 
     def __init__(
