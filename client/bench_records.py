@@ -15,7 +15,7 @@ OK = "ok"
 UNANSWERED = "unanswered"
 """The outcome of a request that still had no answer when the run ended: its `done` is that end."""
 
-STAGES = ("queue", "encode", "search", "fetch")
+STAGES = ("queue", "tokenize", "encode", "search", "fetch")
 """Stages that a reply tells in its timings_ms. A worker that tells none counts as 0."""
 
 

@@ -33,7 +33,7 @@ def test_a_closed_loop_tells_where_the_time_goes(pool: Pool) -> None:
     assert row["errors"] == {}
     assert row["unanswered"] == 0
     stages = {name: stage["mean"] for name, stage in row["stages_ms"].items()}
-    assert all(stages[name] > 0 for name in ("queue", "encode", "search", "fetch"))
+    assert all(stages[name] > 0 for name in ("queue", "tokenize", "encode", "search", "fetch"))
     assert sum(stages.values()) == pytest.approx(row["latency_ms"]["mean"], rel=1e-3)
 
 
