@@ -117,6 +117,7 @@ def _supervisor(settings: Settings, paths: RunPaths, summary: str) -> Supervisor
         paths=paths,
         drain_timeout_s=settings.broker.drain_timeout_s,
         load_timeout_s=settings.worker.load_timeout_s,
+        stopped_max_s=settings.broker.dead_after_s,
         on_ready=lambda frontend: print(f"ready {frontend} ({summary})", flush=True),
         grow=lambda slot: worker_spec(settings, paths.backend, slot),
     )

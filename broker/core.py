@@ -21,6 +21,7 @@ from .metrics import Totals
 from .pending import Pending
 from .poison import Poison
 from .registry import COLLECTIONS, Registry
+from .seen import Seen
 from .slots import Slots
 
 STARTING = "starting"
@@ -38,6 +39,9 @@ class Core:
         self.poison = Poison()
         self.ledger = Ledger(self.clients)
         self.registry = Registry(self.ledger, self.totals, settings.patience, settings.mixed_dtypes)
+        self.gone = Seen()
+        self.trouble = ""
+        """What the parent cannot do, in words."""
         self.draining = False
         self._drained_told = False
         self._stirred = False
@@ -62,7 +66,12 @@ class Core:
                 messages.Bye: self._worker_bye,
                 messages.Malformed: self._malformed_answer,
             },
-            PARENT: {messages.Slots: self._slots, messages.Gone: self._gone, messages.Drain: self._drain},
+            PARENT: {
+                messages.Slots: self._slots,
+                messages.Gone: self._gone,
+                messages.Drain: self._drain,
+                messages.Ping: self._parent_ping,
+            },
         }
 
     # ---- the doors -------------------------------------------------------------------------------------------------
@@ -180,6 +189,8 @@ class Core:
     def _register(self, peer: bytes, record: messages.Register, now: float) -> None:
         error = self.registry.refuses(record)
         if error is None:
+            for gone in record.previous:
+                self._gone(b"", gone, now)
             self.registry.register(peer, record, now)
             self._out.append(ToWorker(peer, self.settings.welcome()))
             self._stirred = True
@@ -234,9 +245,17 @@ class Core:
 
     def _slots(self, peer: bytes, record: messages.Slots, now: float) -> None:
         self.slots.update(record.slots, now)
+        self.trouble = record.trouble
         self._lost_capacity(now)
 
+    def _parent_ping(self, peer: bytes, record: messages.Ping, now: float) -> None:
+        """The proof that this loop turns."""
+        self._out.append(ToParent(messages.Pong(self.settings.epoch)))
+
     def _gone(self, peer: bytes, record: messages.Gone, now: float) -> None:
+        """An end, told by our parent or by the successor's registration, maybe by both: it counts once."""
+        if not self.gone.add(record.incarnation):
+            return
         suspects = [pending for pending in map(self.ledger.get, record.running) if pending is not None] if record.blame else []
         worker = self.registry.incarnation(record.incarnation)
         if worker is not None:

@@ -152,6 +152,11 @@ class SupervisorSettings(Section):
     restarts_window_s: float = _setting(60.0, duration(), "seconds in which those ends are counted")
     quarantine_probe_s: float = _setting(300.0, duration(), "seconds between two probes of a quarantined slot")
     loading_max: int = _setting(2, whole(1), "workers that may load at the same time")
+    stuck_min_s: float = _setting(
+        30.0,
+        duration(),
+        "seconds after which a batch hangs, and its worker is ended; 20 times the usual if that is more",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from typing import Union
 
 from ..wire import codec
 from ..wire.errors import BadRequest, VersionMismatch
-from ..wire.messages import FROM_PARENT, TO_PARENT, Control, Drain, Drained, Gone, Malformed, Serving, Slots
+from ..wire.messages import FROM_PARENT, TO_PARENT, Control, Drain, Drained, Gone, Malformed, Ping, Pong, Serving, Slots
 
-FromBroker = Union[Serving, Drained, Control]
-ToBroker = Union[Slots, Gone, Drain]
+FromBroker = Union[Serving, Drained, Control, Pong]
+ToBroker = Union[Slots, Gone, Drain, Ping]
 
 GONE_MAX = 1024
 """Ends that wait to be told; beyond that the oldest are dropped, whose requests the broker finds by silence."""
@@ -40,6 +40,7 @@ class Channel:
         self._gone: deque[Gone] = deque()
         self._slots: Slots | None = None
         self._drain: Drain | None = None
+        self._ping: Ping | None = None
         self.dropped = 0
         """Ends that the bound of the outbox cost."""
 
@@ -59,10 +60,11 @@ class Channel:
 
     @property
     def unsent(self) -> bool:
-        return bool(self._gone or self._slots or self._drain)
+        return bool(self._gone or self._slots or self._drain or self._ping)
 
     def put(self, record: ToBroker) -> None:
-        """Queue a record and send what goes. Ends travel before the snapshot that follows from them, a drain comes last."""
+        """Queue a record and send what goes. Ends travel before the snapshot that follows from them, then a drain, then
+        a question whether anybody is there."""
         if isinstance(record, Gone):
             self._gone.append(record)
             if len(self._gone) > GONE_MAX:
@@ -70,6 +72,8 @@ class Channel:
                 self.dropped += 1
         elif isinstance(record, Slots):
             self._slots = record
+        elif isinstance(record, Ping):
+            self._ping = record
         else:
             self._drain = record
         self.flush()
@@ -82,6 +86,8 @@ class Channel:
             self._slots = None
         if not self._gone and self._slots is None and self._drain is not None and self._send(self._drain):
             self._drain = None
+        if self._ping is not None and not (self._gone or self._slots or self._drain) and self._send(self._ping):
+            self._ping = None
 
     def _send(self, record: ToBroker) -> bool:
         """False: later."""
@@ -118,6 +124,6 @@ def _decode(data: bytes) -> FromBroker:
         raise ChannelBroken(str(error)) from None
     if isinstance(record, Malformed):
         raise ChannelBroken(record.reason)
-    if not isinstance(record, Serving | Drained | Control):
+    if not isinstance(record, Serving | Drained | Control | Pong):
         raise ChannelBroken(f"{type(record).__name__} is not for the parent")
     return record

@@ -9,7 +9,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,11 +34,19 @@ class Children:
         self._oom = OomKills()
         self._death_fd, self._life_fd = os.pipe()
 
-    def start(self, spec: ChildSpec, ended: Heard, loaded: Heard | None = None, channel_fd: int | None = None) -> Child:
-        """Start `spec`. `ended` is called when it is gone (then `reap` it), `loaded` when it says so. Raises OSError."""
+    def start(
+        self,
+        spec: ChildSpec,
+        ended: Heard,
+        loaded: Heard | None = None,
+        channel_fd: int | None = None,
+        told: Sequence[bytes] = (),
+    ) -> Child:
+        """Start `spec`. `ended` is called when it is gone (then `reap` it), `loaded` when it says so. `told`: what a worker finds
+        waiting on its end of that line. Raises OSError."""
         self._oom.forget()
         log = self._logs / f"{spec.name}.log" if self._logs else None
-        child = spawn(spec, death_fd=self._death_fd, log=log, channel_fd=channel_fd)
+        child = spawn(spec, death_fd=self._death_fd, log=log, channel_fd=channel_fd, told=told)
         self.alive[child.pid] = child
         self._selector.register(child.pidfd, selectors.EVENT_READ, partial(ended, child))
         if child.ready_fd is not None:
@@ -52,6 +60,8 @@ class Children:
             said = os.read(child.ready_fd, 16)
         except BlockingIOError:
             return
+        except OSError:
+            said = b""  # gone, before it read what it was told
         self._selector.unregister(child.ready_fd)
         child.close_ready()
         if said and loaded is not None:
@@ -67,7 +77,7 @@ class Children:
             self._selector.unregister(child.ready_fd)
             child.close_ready()
         if child.doom:
-            return doomed(child.doom, returncode)
+            return doomed(child.doom, returncode, hung=child.blamed)
         oom = returncode == -signal.SIGKILL and not child.ours and self._oom.explains_one()
         sentence = last_line(child.last_log()) if returncode > 0 else ""
         return classify(returncode, was_ours=child.ours, oom=oom, sentence=sentence)
@@ -84,9 +94,9 @@ class Children:
         child.send(signal.SIGABRT)
         self.kill_by(child, now + ABORT_S)
 
-    def doom(self, child: Child, doom: str) -> None:
-        """End it now, for a fault of its own."""
-        child.doom = child.doom or doom
+    def doom(self, child: Child, doom: str, *, blamed: bool = True) -> None:
+        """End it now, for a fault of its own, or (not `blamed`) because somebody outside left it no way to go on."""
+        child.doom, child.blamed = child.doom or doom, child.blamed and blamed
         child.send(signal.SIGKILL)
 
     def kill(self, child: Child) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..wire import exit_codes
@@ -40,7 +41,8 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class EndRecord:
-    """What is kept of an end. `at`: seconds since 1970. `stack`: faulthandler's text, if there was any."""
+    """What is kept of an end. `at`: seconds since 1970. `stack`: faulthandler's text, if there was any. `device_memory`: bytes on
+    its CUDA device when it was last seen alive ("used", "total" and its own, "process"), where the driver tells."""
 
     at: float
     exit: Exit
@@ -49,6 +51,7 @@ class EndRecord:
     log_tail: str = ""
     running: tuple[bytes, ...] = ()
     stack: str | None = None
+    device_memory: Mapping[str, int] | None = None
 
 
 def classify(returncode: int, *, was_ours: bool = False, oom: bool = False, sentence: str = "") -> Exit:
@@ -72,11 +75,12 @@ def classify(returncode: int, *, was_ours: bool = False, oom: bool = False, sent
     return Exit(f"exit code {returncode}", FAULT, True, code=returncode)
 
 
-def doomed(reason: str, returncode: int) -> Exit:
-    """We ended it for `reason`, which is its own doing however it went in the end."""
+def doomed(reason: str, returncode: int, *, hung: bool = True) -> Exit:
+    """We ended it for `reason`: its own doing however it went in the end, or (not `hung`) that of somebody outside."""
+    cause = FAULT if hung else OPERATOR
     if returncode < 0:
-        return Exit(reason, FAULT, True, signal=signal_name(-returncode))
-    return Exit(reason, FAULT, True, code=returncode)
+        return Exit(reason, cause, hung, signal=signal_name(-returncode))
+    return Exit(reason, cause, hung, code=returncode)
 
 
 def not_started(reason: str) -> Exit:

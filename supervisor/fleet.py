@@ -8,25 +8,31 @@ from functools import partial
 from random import Random
 
 from ..conf.settings import SupervisorSettings
-from ..wire.messages import Gone
+from ..wire.codec import encode_datagram
 from .children import Children
+from .device_memory import BACK, HELD, DeviceMemory
+from .device_quarantine import CudaDevice
 from .exits import EndRecord, find_stack, not_started
 from .journal import Journal
 from .link import BrokerLink
-from .policy import STARTING, STOPPED, Ended, Loaded, SlotPolicy, Spawned, Stop, Tick, Wanted, next_deadline, next_spawns
-from .process import Child, ChildSpec, tail
+from .logs import tail
+from .policy import STARTING, STOPPED, Ended, Hold, Loaded, SlotPolicy, Spawned, Stop, Tick, Wanted, next_deadline, next_spawns
+from .process import Child, ChildSpec
 from .rules import BROKER_RULES, worker_rules
 from .slots import Slot
+from .watch import LOOK_S, Verdict, WatchRules
 
 BROKER_START_S = 60.0
 """A broker that has not bound its sockets by then never will."""
-REASON_MAX_CHARACTERS = 500
+PAUSE_S = 2.0
+"""Looks that far apart mean that the parent stood still: that much of everybody's loading is its own."""
 
 Told = Callable[[Slot, EndRecord], None]
 
 
 class Fleet:
-    """`told` gets each end, after policy has judged it."""
+    """`told` gets each end, after policy has judged it. `stopped_max_s`: for how long a worker may be stopped by a signal.
+    `memory`: where readings of CUDA devices come from; None: nobody waits for a dead process's memory."""
 
     def __init__(
         self,
@@ -34,6 +40,8 @@ class Fleet:
         workers: Sequence[ChildSpec],
         settings: SupervisorSettings,
         load_timeout_s: float,
+        stopped_max_s: float,
+        memory: DeviceMemory | None,
         children: Children,
         link: BrokerLink,
         journal: Journal,
@@ -47,11 +55,19 @@ class Fleet:
         self._link = link
         self._journal = journal
         self._told = told
-        self.broker = Slot(broker, SlotPolicy(broker.name, BROKER_RULES, self._rng)) if broker else None
+        self._memory = memory
+        self._devices: dict[str, CudaDevice] = {}
+        self._looked_at = 0.0
+        self._watch_rules = WatchRules(settings.stuck_min_s, stopped_max_s)
+        broker_watch = WatchRules(settings.stuck_min_s, stopped_max_s=None)
+        self.broker = Slot(broker, SlotPolicy(broker.name, BROKER_RULES, self._rng), broker_watch) if broker else None
         self.workers = [self._worker(spec) for spec in workers]
 
     def _worker(self, spec: ChildSpec) -> Slot:
-        return Slot(spec, SlotPolicy(spec.name, self._rules, self._rng))
+        slot = Slot(spec, SlotPolicy(spec.name, self._rules, self._rng), self._watch_rules)
+        if slot.on_cuda:
+            self._devices.setdefault(spec.device, CudaDevice(self._rules)).slots.append(slot.policy)
+        return slot
 
     @property
     def slots(self) -> list[Slot]:
@@ -65,12 +81,41 @@ class Fleet:
     # ---- time -------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
+        self._look(now)
+        for device in self._devices.values():
+            device.tick(now)
         for slot in self.slots:
             slot.policy.receive(Tick(), now)
             limit = self._start_limit(slot)
             if limit is not None and now >= limit and slot.child is not None:
                 self._journal.warn(f"{slot.name}: not ready in time, is aborted")
                 self._children.abort(slot.child, now, "did not get ready in time")
+
+    def _look(self, now: float) -> None:
+        """Whether each process gets anywhere. One that does not is ended."""
+        if now < self._looked_at + LOOK_S:
+            return
+        pause_s = now - self._looked_at if self._looked_at and now - self._looked_at > PAUSE_S else 0.0
+        self._looked_at = now
+        self._link.ask()
+        for slot in self.slots:
+            if slot.child is None:
+                continue
+            slot.started_at += pause_s
+            slot.child.log.bound()
+            if self._memory is not None and slot.on_cuda:
+                slot.reading = self._memory.reading(slot.spec.device) or slot.reading
+            look = slot.child.look(self._link.answers if slot.is_broker else None)
+            verdict = slot.watch.look(look, now, loading=slot.policy.loading)
+            if verdict is not None and not slot.child.doom and not slot.child.ours:
+                self._end(slot, slot.child, verdict, now)
+
+    def _end(self, slot: Slot, child: Child, verdict: Verdict, now: float) -> None:
+        self._journal.warn(f"{slot.name}: {verdict.reason} (process {child.pid}); it is ended")
+        if verdict.hung:
+            self._children.abort(child, now, verdict.reason)
+        else:
+            self._children.doom(child, verdict.reason, blamed=False)
 
     def _start_limit(self, slot: Slot) -> float | None:
         """When loading has taken too long."""
@@ -80,7 +125,8 @@ class Fleet:
 
     def deadline(self) -> float | None:
         limits = (self._start_limit(slot) for slot in self.slots)
-        found = (next_deadline(slot.policy for slot in self.slots), *limits)
+        look_at = self._looked_at + LOOK_S if any(slot.child or slot.memory for slot in self.slots) else None
+        found = (next_deadline(slot.policy for slot in self.slots), look_at, *limits)
         return min((at for at in found if at is not None), default=None)
 
     # ---- starts -----------------------------------------------------------------------------------------------------
@@ -89,15 +135,35 @@ class Fleet:
         """Start what policy wants started; the broker only where `broker` says so."""
         if broker and self.broker is not None and self.broker.policy.wants_process:
             self._start(self.broker, now)
-        chosen = next_spawns((slot.policy for slot in self.workers), self._loading_max)
+        barred = [slot.policy for slot in self.workers if slot.memory is not None and not self._memory_is_back(slot, now)]
+        chosen = next_spawns((slot.policy for slot in self.workers), self._loading_max, barred)
         for slot in self.workers:
             if slot.policy in chosen:
                 self._start(slot, now)
 
+    def _memory_is_back(self, slot: Slot, now: float) -> bool:
+        """Whether what the slot's last process held on its device is free again; for too long not, and the slot has to wait."""
+        wait = slot.memory
+        if self._memory is None or wait is None:
+            return True
+        if not slot.policy.wants_process:
+            return False
+        verdict = wait.judge(self._memory.reading(slot.spec.device), slot.policy.since, now)
+        if verdict == BACK:
+            slot.memory = None
+            return True
+        slot.held = f"waits for the memory of process {wait.pid} on {slot.spec.device}"
+        if verdict == HELD:
+            slot.held = f"{wait.held / 2**30:.1f} GiB of {slot.spec.device} are still held by process {wait.pid}, which has ended"
+            self._journal.warn(f"{slot.name}: {slot.held}; tried again in {self._rules.quarantine_probe_s:.0f} s")
+            slot.policy.receive(Hold(now + self._rules.quarantine_probe_s), now)
+        return False
+
     def _start(self, slot: Slot, now: float) -> None:
         try:
             channel_fd = self._link.open() if slot.is_broker else None
-            child = self._children.start(slot.spec, partial(self._ended, slot), partial(self.loaded, slot), channel_fd)
+            told = [encode_datagram(gone) for gone in slot.untold]
+            child = self._children.start(slot.spec, partial(self._ended, slot), partial(self.loaded, slot), channel_fd, told)
         except OSError as error:
             if slot.is_broker:
                 self._link.close()
@@ -115,6 +181,9 @@ class Fleet:
             now = time.monotonic()
             self._journal.note(f"{slot.name}: process {child.pid} serves after {now - slot.started_at:.1f} s")
             slot.policy.receive(Loaded(), now)
+            slot.untold = []
+            if slot.on_cuda:
+                self._devices[slot.spec.device].loaded(now)
 
     # ---- ends -------------------------------------------------------------------------------------------------------
 
@@ -124,23 +193,22 @@ class Fleet:
         end = self._children.reap(child)
         if end is None:
             return
-        running = child.running()
-        slot.child = None
+        text, running, memory = child.last_log(), child.progress().running, slot.device_memory()
+        now = time.monotonic()
+        record = EndRecord(time.time(), end, child.pid, child.incarnation, tail(text), running, find_stack(text), memory)
+        gone = slot.lost(record, now)
         if slot.is_broker:
             self._link.close()
         else:
-            self._link.put(Gone(child.incarnation, end.reason[:REASON_MAX_CHARACTERS], end.blame, running))
-        text = child.last_log()
+            self._link.put(gone)
         child.close()
-        self._judge(
-            slot,
-            EndRecord(time.time(), end, child.pid, child.incarnation, tail(text), running, find_stack(text)),
-            time.monotonic(),
-        )
+        self._judge(slot, record, now)
 
     def _judge(self, slot: Slot, record: EndRecord, now: float) -> None:
         slot.exits.appendleft(record)
         slot.policy.receive(Ended(record.exit), now)
+        if slot.on_cuda:
+            self._devices[slot.spec.device].ended(slot.policy, record.exit, now)
         wait = f", next try in {slot.policy.wait_s(now):.1f} s" if slot.policy.due_at is not None else ""
         line = f"{slot.name}: {record.exit.reason} (process {record.pid}); {slot.policy.state}{wait}"
         (self._journal.warn if record.exit.blame else self._journal.note)(line)

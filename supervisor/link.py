@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable
 
+from ..wire.messages import Ping, Pong
 from .channel import Channel, ChannelBroken, FromBroker, ToBroker
 
 Heard = Callable[[FromBroker], None]
@@ -20,6 +21,9 @@ class BrokerLink:
         self._broken = broken
         self._channel: Channel | None = None
         self._listening = False
+        self._asked = -1
+        self.answers = 0
+        """How often a broker said that it is there; the proof that its loop turns."""
 
     @property
     def is_open(self) -> bool:
@@ -28,6 +32,7 @@ class BrokerLink:
     def open(self) -> int:
         """A new channel; returns the descriptor that the child inherits. Call `handed_over` once it has it. Raises OSError."""
         self.close()
+        self._asked = -1
         self._channel = Channel()
         return self._channel.broker_fileno()
 
@@ -42,6 +47,12 @@ class BrokerLink:
         if self._channel is not None:
             self._channel.put(record)
             self._listen()
+
+    def ask(self) -> None:
+        """Are you there? Only once until it is answered."""
+        if self._listening and self._asked < self.answers:
+            self._asked = self.answers
+            self.put(Ping())
 
     def close(self) -> None:
         """The broker is gone: hear its last words, then forget the channel."""
@@ -72,7 +83,10 @@ class BrokerLink:
         except ChannelBroken as error:
             return f"broke the channel: {error}"
         for record in records:
-            self._heard(record)
+            if isinstance(record, Pong):
+                self.answers += 1
+            else:
+                self._heard(record)
         return "" if closed else None
 
     def _listen(self) -> None:

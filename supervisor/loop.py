@@ -22,6 +22,9 @@ from .exits import EndRecord, Exit, last_line
 from .fleet import Fleet
 from .journal import Journal
 from .link import BrokerLink
+from .notify import Notifier
+from .nvml import start_readings
+from .orders import Grow, obey
 from .policy import RUNNING
 from .probing import Probing
 from .process import ChildSpec
@@ -37,7 +40,6 @@ CHANNEL_LOST_S = 1.0
 """A broker that closes its channel is about to end; if not, it is ended, since nobody can speak to it any more."""
 
 Announce = Callable[[str], None]
-Grow = Callable[[int], ChildSpec]
 
 
 class Supervisor:
@@ -46,7 +48,8 @@ class Supervisor:
     `probe` runs once the broker serves; its exit code 0 makes the pool ready. Without one the pool is ready when the
     broker serves and a worker has loaded; without a broker, when every worker has. `on_serving` and `on_ready` get the
     frontend's address, each once. `grow` makes the spec of one more slot, for `scale`. `paths` None: no state file,
-    logs on stderr. The run directory must have been claimed before (`rundir.claim`).
+    logs on stderr. `stopped_max_s`: for how long a worker may be stopped by a signal. The run directory must have been claimed
+    before (`rundir.claim`).
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class Supervisor:
         paths: RunPaths | None = None,
         drain_timeout_s: float = 30.0,
         load_timeout_s: float = 600.0,
+        stopped_max_s: float = 10.0,
         on_serving: Announce | None = None,
         on_ready: Announce | None = None,
         grow: Grow | None = None,
     ) -> None:
         self._specs = (broker, tuple(workers), probe)
         self._settings = settings
-        self._load_timeout_s = load_timeout_s
+        self._limits_s = (load_timeout_s, stopped_max_s)
         self._drain_timeout_s = drain_timeout_s
         self._on_serving = on_serving
         self._on_ready = on_ready
@@ -101,6 +105,7 @@ class Supervisor:
                 self._children.close()
                 self._link.close()
                 self._pool["state"] = "stopped"
+                self._notifier.stopping()
                 self._published.tell(self._pool, self._fleet, time.monotonic())
         return self._shutdown.exit_code
 
@@ -109,12 +114,14 @@ class Supervisor:
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self._hear_signals)
         self._children = Children(self._selector, self._paths.logs if self._paths else None)
         self._link = BrokerLink(self._selector, self._hear_broker, self._lose_channel)
+        self._notifier = Notifier(os.environ)
+        memory = start_readings([worker.device for worker in workers])
         self._fleet = Fleet(
-            broker, workers, self._settings, self._load_timeout_s, self._children, self._link, self._journal, self._after_end
+            broker, workers, self._settings, *self._limits_s, memory, self._children, self._link, self._journal, self._after_end
         )
         self._probing = Probing(probe, self._children, self._after_probe) if probe else None
         self._pool["started_at"] = time.time()
-        self._published = Published(self._link, self._paths, self._journal)
+        self._published = Published(self._link, self._paths, self._journal, self._notifier)
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._timeout(time.monotonic())):
@@ -123,7 +130,7 @@ class Supervisor:
 
     def _timeout(self, now: float) -> float | None:
         """Seconds until something is due; None: only an event can change anything."""
-        due = [self._fleet.deadline(), self._children.next_kill(), self._shutdown.deadline]
+        due = [self._fleet.deadline(), self._children.next_kill(), self._shutdown.deadline, self._published.due_at]
         if self._probing:
             due.append(self._probing.due_at)
         first = min((at for at in due if at is not None), default=None)
@@ -140,6 +147,7 @@ class Supervisor:
         if self._shutdown.stage in (shutdown.SERVING, shutdown.DRAINING):
             self._fleet.fill(now, broker=not self._shutdown.begun)
         self._published.tell(self._pool, self._fleet, now)
+        self._notifier.feed(self._link.answers if self._fleet.broker else now, now)
 
     # ---- what is heard ----------------------------------------------------------------------------------------------
 
@@ -167,7 +175,7 @@ class Supervisor:
                     self._probing.want(time.monotonic())
         elif isinstance(record, Drained):
             self._shutdown.drained = self._shutdown.stage == shutdown.DRAINING
-        else:
+        elif isinstance(record, Control):
             self._obey(record, time.monotonic())
 
     def _obey(self, control: Control, now: float) -> None:
@@ -175,16 +183,10 @@ class Supervisor:
         done = True
         if control.command == "stop":
             self._drain(now)
-        elif control.command == "restart" and not self._shutdown.begun:
-            done = self._fleet.restart(control.argument, now, self._drain_timeout_s)
         elif control.command == "drain" and not control.argument:
             self._drains = True
-        elif control.command == "drain" and not self._shutdown.begun:
-            done = self._fleet.drain(control.argument, now, self._drain_timeout_s)
-        elif control.command == "scale" and not self._shutdown.begun and control.argument.isdecimal():
-            done = self._fleet.scale(int(control.argument[:4]), self._grow, now, self._drain_timeout_s)
         else:
-            done = False
+            done = not self._shutdown.begun and obey(self._fleet, control, self._grow, now, self._drain_timeout_s)
         self._journal.note(f"command {control.command!r} {control.argument[:100]!r}" + ("" if done else " is not possible"))
 
     def _lose_channel(self, sentence: str) -> None:
@@ -238,6 +240,7 @@ class Supervisor:
         self._startup.ready = True
         self._pool["state"] = "serving"
         self._journal.note("ready")
+        self._notifier.ready()
         self._announce(self._on_ready)
 
     def _announce(self, announce: Announce | None) -> None:
@@ -263,6 +266,7 @@ class Supervisor:
     def _enter(self, stage: str, now: float) -> None:
         self._journal.note(stage)
         self._pool["state"] = "draining"
+        self._notifier.stopping()
         if self._probing:
             self._probing.stop()
         if stage == shutdown.DRAINING:

@@ -8,7 +8,7 @@ starts or ends anything itself, and never reads a clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Union
@@ -56,7 +56,14 @@ class Stop:
     """The slot shall have no process any more."""
 
 
-Event = Union[Wanted, Spawned, Loaded, Ended, Tick, Stop]
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Its device is in quarantine, or the memory there is not free: no new process before `until`. One that lives goes on."""
+
+    until: float
+
+
+Event = Union[Wanted, Spawned, Loaded, Ended, Tick, Stop, Hold]
 
 TRANSITIONS: Mapping[tuple[str, type], tuple[str, ...]] = {
     (STOPPED, Wanted): (STARTING,),
@@ -64,22 +71,27 @@ TRANSITIONS: Mapping[tuple[str, type], tuple[str, ...]] = {
     (STOPPED, Ended): (STOPPED,),
     (STOPPED, Tick): (STOPPED,),
     (STOPPED, Stop): (STOPPED,),
+    (STOPPED, Hold): (STOPPED,),
     (STARTING, Wanted): (STARTING,),
     (STARTING, Spawned): (STARTING,),
     (STARTING, Loaded): (RUNNING, STARTING),  # the latter: by a process that was stopped before
     (STARTING, Ended): (BACKOFF, QUARANTINED, STOPPED, STARTING),  # the latter: the same
     (STARTING, Tick): (STARTING,),
     (STARTING, Stop): (STOPPED,),
+    (STARTING, Hold): (STARTING, QUARANTINED),  # the former: its process lives
     (RUNNING, Wanted): (RUNNING,),
     (RUNNING, Ended): (BACKOFF, QUARANTINED, STOPPED),
     (RUNNING, Tick): (RUNNING,),
     (RUNNING, Stop): (STOPPED,),
+    (RUNNING, Hold): (RUNNING,),
     (BACKOFF, Wanted): (STARTING,),
     (BACKOFF, Tick): (BACKOFF, STARTING),
     (BACKOFF, Stop): (STOPPED,),
+    (BACKOFF, Hold): (QUARANTINED,),
     (QUARANTINED, Wanted): (STARTING,),
     (QUARANTINED, Tick): (QUARANTINED, STARTING),
     (QUARANTINED, Stop): (STOPPED,),
+    (QUARANTINED, Hold): (QUARANTINED,),
 }
 """State and event to the states that may follow. What is not here is a defect of ours."""
 
@@ -145,6 +157,11 @@ class SlotPolicy:
         if isinstance(event, Stop):
             self.leaving = self.alive
             return STOPPED
+        if isinstance(event, Hold):
+            if self.alive or self.state == STOPPED:
+                return self.state
+            self.due_at = event.until
+            return QUARANTINED
         if isinstance(event, Spawned):
             if self.alive:
                 raise IllegalTransition(f"{self.name} has a process already; before that: {'; '.join(self.history)}")
@@ -214,11 +231,11 @@ class SlotPolicy:
         return max(0.0, self.due_at - now) if self.due_at is not None else 0.0
 
 
-def next_spawns(slots: Iterable[SlotPolicy], loading_max: int) -> list[SlotPolicy]:
-    """Whom to give a process now: those who waited longest, while no more than `loading_max` load at the same time."""
+def next_spawns(slots: Iterable[SlotPolicy], loading_max: int, barred: Collection[SlotPolicy] = ()) -> list[SlotPolicy]:
+    """Whom to give a process now: those who waited longest and are not `barred`, while at most `loading_max` load at a time."""
     slots = list(slots)
     places = loading_max - sum(slot.loading for slot in slots)
-    waiting = sorted((slot for slot in slots if slot.wants_process), key=lambda slot: slot.since)
+    waiting = sorted((slot for slot in slots if slot.wants_process and slot not in barred), key=lambda slot: slot.since)
     return waiting[: max(0, places)]
 
 

@@ -8,31 +8,31 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..wire import progress
+from .logs import Log
+from .watch import Look
 
 WORKER = "worker"
 BROKER = "broker"
 PROBE = "probe"
 
 INCARNATION_BYTES = 8
-LOG_MAX_BYTES = 1024 * 1024
-"""A log beyond this is put aside as NAME.log.1 before the next start."""
-LOG_TAIL_BYTES = 2048
-_LOG_READ_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
     """What to run: a module by name, with its arguments. `env` is added to the parent's environment.
 
-    A worker also gets `--incarnation HEX --progress-fd N --ready-fd N`, the broker `--channel-fd N`, other kinds nothing.
+    A worker also gets `--incarnation HEX --progress-fd N --ready-fd N`, the broker `--channel-fd N`, other kinds nothing. The
+    ready descriptor is a SOCK_SEQPACKET: what the parent had to tell waits there, a byte back says that the worker has loaded.
     """
 
     kind: str
@@ -48,10 +48,10 @@ class ChildSpec:
 
 
 class Child:
-    """A started process. `ours`: we asked it to end. `doom`: its fault for which we ended it. `kill_at`: when SIGKILL is due, for
-    `late_doom`."""
+    """A started process. `ours`: we asked it to end. `doom`: why we ended it, its own fault where it is `blamed`. `kill_at`: when
+    SIGKILL is due, for `late_doom`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], incarnation: str, log: Path | None, log_start: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], incarnation: str, log: Log) -> None:
         self.pid = process.pid
         self.pidfd = os.pidfd_open(process.pid)
         self.incarnation = incarnation
@@ -59,11 +59,11 @@ class Child:
         self.progress_fd: int | None = None
         self.ours = False
         self.doom = ""
+        self.blamed = True
         self.late_doom = ""
         self.kill_at: float | None = None
+        self.log = log
         self._process = process
-        self._log = log
-        self._log_start = log_start
 
     def reap(self) -> int | None:
         """The return code as `subprocess` gives it; None while it lives."""
@@ -85,27 +85,30 @@ class Child:
             except ProcessLookupError:
                 pass
 
-    def running(self) -> tuple[bytes, ...]:
-        """Ids of the requests it was running when it last wrote. Whatever it left behind, this does not fail."""
+    def progress(self) -> progress.Progress:
+        """What it last wrote of its work. Whatever it left behind, this does not fail."""
         if self.progress_fd is None:
-            return ()
+            return progress.Progress()
         try:
             written = os.pread(self.progress_fd, progress.SIZE, 0)
         except OSError:
-            return ()
-        return progress.read_progress(bytearray(written.ljust(progress.SIZE, b"\0"))).running
+            return progress.Progress()
+        return progress.read_progress(bytearray(written.ljust(progress.SIZE, b"\0")))
+
+    def look(self, beat: int | None = None) -> Look:
+        """How it is now. `beat` stands for the stamp of a process that has no progress buffer."""
+        seen = self.progress()
+        return Look(seen.beat_ns if beat is None else beat, seen.started_ns, seen.p99_ns / 1e9, self._state())
+
+    def _state(self) -> str:
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return ""
 
     def last_log(self) -> str:
         """The end of what this incarnation wrote, up to 32 KiB; empty where it has no log of its own."""
-        if self._log is None:
-            return ""
-        try:
-            with self._log.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(min(self._log_start, size), size - _LOG_READ_BYTES))
-                return file.read(_LOG_READ_BYTES).decode(errors="replace")
-        except OSError:
-            return ""
+        return self.log.last()
 
     def close_ready(self) -> None:
         if self.ready_fd is not None:
@@ -123,8 +126,11 @@ class Child:
             self.pidfd = -1
 
 
-def spawn(spec: ChildSpec, *, death_fd: int, log: Path | None = None, channel_fd: int | None = None) -> Child:
-    """Start `spec` in a session of its own. `log` None: it writes to the parent's stderr. Raises OSError."""
+def spawn(
+    spec: ChildSpec, *, death_fd: int, log: Path | None = None, channel_fd: int | None = None, told: Sequence[bytes] = ()
+) -> Child:
+    """Start `spec` in a session of its own. `log` None: it writes to the parent's stderr. `told`: datagrams that wait for
+    a worker on its ready descriptor. Raises OSError."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are started from the main thread: they die with the thread that starts them")
     incarnation, given, kept = "", [death_fd], []
@@ -136,11 +142,10 @@ def spawn(spec: ChildSpec, *, death_fd: int, log: Path | None = None, channel_fd
             progress_fd = os.memfd_create("ragpool-progress")
             kept.append(progress_fd)
             os.ftruncate(progress_fd, progress.SIZE)
-            ready_fd, ready_write_fd = os.pipe()
-            kept += (ready_fd, ready_write_fd)
-            os.set_blocking(ready_fd, False)
-            given += (progress_fd, ready_write_fd)
-            args += ("--incarnation", incarnation, "--progress-fd", str(progress_fd), "--ready-fd", str(ready_write_fd))
+            ready_fd, ready_child_fd = _ready_line(told)
+            kept += (ready_fd, ready_child_fd)
+            given += (progress_fd, ready_child_fd)
+            args += ("--incarnation", incarnation, "--progress-fd", str(progress_fd), "--ready-fd", str(ready_child_fd))
         if channel_fd is not None:
             given.append(channel_fd)
             args += ("--channel-fd", str(channel_fd))
@@ -153,10 +158,23 @@ def spawn(spec: ChildSpec, *, death_fd: int, log: Path | None = None, channel_fd
             os.close(descriptor)
 
 
-def _execute(spec: ChildSpec, args: list[str], given: list[int], incarnation: str, log: Path | None) -> Child:
+def _ready_line(told: Sequence[bytes]) -> tuple[int, int]:
+    """(our end, the child's), with `told` waiting there as far as there is room."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    try:
+        for datagram in told:
+            ours.send(datagram)
+    except OSError:
+        pass  # no room: the newest come first, and older ones were told before
+    return ours.detach(), theirs.detach()
+
+
+def _execute(spec: ChildSpec, args: list[str], given: list[int], incarnation: str, log_file: Path | None) -> Child:
     launcher = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", f"{__package__}.child"]
     command = [*launcher, "--parent", str(os.getpid()), "--death-fd", str(given[0]), spec.module, *args]
-    output, log_start = _open_log(log)
+    log = Log(log_file)
+    output = log.open()
     try:
         process = subprocess.Popen(
             command,
@@ -168,33 +186,11 @@ def _execute(spec: ChildSpec, args: list[str], given: list[int], incarnation: st
             start_new_session=True,
         )
     finally:
-        if log is not None and output >= 0:
+        if output > 2:
             os.close(output)
     try:
-        return Child(process, incarnation, log, log_start)
+        return Child(process, incarnation, log)
     except OSError:
         process.kill()
         process.wait()
         raise
-
-
-def _open_log(log: Path | None) -> tuple[int, int]:
-    """(descriptor, size so far). A log that cannot be written costs the log, not the child."""
-    if log is None:
-        return 2, 0
-    try:
-        if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
-            log.replace(log.with_name(log.name + ".1"))
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return subprocess.DEVNULL, 0
-    return descriptor, os.fstat(descriptor).st_size
-
-
-def tail(text: str) -> str:
-    """The last whole lines of `text`, at most `LOG_TAIL_BYTES`."""
-    data = text.encode()
-    if len(data) <= LOG_TAIL_BYTES:
-        return text
-    cut = data[-LOG_TAIL_BYTES:]
-    return cut[cut.find(b"\n") + 1 :].decode(errors="ignore")

@@ -1,8 +1,10 @@
 """state.json: what the parent last knew of the pool, for `rag-broker status` when the broker itself is down.
 
     {"pool":   {"pid", "frontend", "backend", "started_at", "state"},          state: starting, serving, draining, stopped
-     "broker": {"pid", "state", "restarts", "last_exit", "exits"},             null where the parent has none
-     "slots":  [{"slot", "device", "state", "pid", "incarnation", "restarts", "last_exit", "exits"}]}
+     "broker": {"pid", "state", "detail", "restarts", "last_exit", "exits"},   null where the parent has none
+     "slots":  [{"slot", "device", "state", "detail", "pid", "incarnation", "restarts", "last_exit", "exits"}]}
+
+`detail` says what is unusual about a slot now ("stopped by a signal", "is being ended: hung in a batch for 31 s"), or nothing.
 
 An exit is {"at", "reason", "code", "signal", "pid", "incarnation", "log_tail", "running", "stack", "device_memory"}; times
 are seconds since 1970, `running` lists hex ids, `exits` is newest first. Replaced by rename, so that a reader never sees
@@ -35,7 +37,7 @@ def exit_document(end: EndRecord) -> dict[str, Any]:
         "log_tail": end.log_tail,
         "running": [request_id.hex() for request_id in end.running[:RUNNING_TOLD_MAX]],
         "stack": end.stack,
-        "device_memory": None,
+        "device_memory": dict(end.device_memory) if end.device_memory else None,
     }
 
 
@@ -43,6 +45,7 @@ def _process_document(slot: Slot) -> dict[str, Any]:
     exits = [exit_document(end) for end in slot.exits]
     return {
         "state": slot.policy.state,
+        "detail": slot.detail,
         "pid": slot.pid,
         "restarts": slot.restarts,
         "last_exit": exits[0] if exits else None,

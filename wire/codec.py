@@ -28,6 +28,9 @@ HEADER_MAX_BYTES = 128 * 1024
 IDS_MAX = 8192
 """Ids that one header may list."""
 
+ENDS_MAX = 8
+"""Ends that one registration may tell."""
+
 DEPTH_MAX = 16
 """Nesting of maps and arrays in anything that travels, metadata included."""
 
@@ -205,6 +208,7 @@ _CHECKS: dict[str, Check] = {
 }
 _CHECKS["Limits"] = _nested(messages.Limits)
 _CHECKS["tuple[SlotBrief, ...]"] = _list_of(_nested(messages.SlotBrief), IDS_MAX)
+_CHECKS["tuple[Gone, ...]"] = _list_of(_nested(messages.Gone), ENDS_MAX)
 
 _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 _FIELDS = {cls: _fields(cls) for cls in KINDS.values()}
@@ -212,7 +216,7 @@ _NAMES = {cls: tuple(name for name, _ in fields) for cls, fields in _FIELDS.item
 _REQUIRED = {cls: _required(cls) for cls in KINDS.values()}
 _HAS_ID = frozenset(cls for cls in KINDS.values() if any(f.name == "id" for f in dataclasses.fields(cls)))
 _HAS_BODY = frozenset(cls for cls in KINDS.values() if any(f.name == "body" for f in dataclasses.fields(cls)))
-_NESTING = frozenset({messages.Welcome, messages.Slots})
+_NESTING = frozenset({messages.Welcome, messages.Slots, messages.Register})
 
 
 # ---- records to frames ---------------------------------------------------------------------------------------------

@@ -138,9 +138,20 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """This incarnation ended. `blame`: it ended by itself; `running`: what it ran at that moment. A parent tells its own broker;
+    of other hosts it rides in the registration of the worker that follows."""
+
+    incarnation: str
+    reason: str
+    blame: bool = True
+    running: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Register:
     """A worker joins, or joins again. `running` lists the requests that it still holds, `max_batch` the items it likes best,
-    `items_max` how many requests it takes in one message.
+    `items_max` how many requests it takes in one message, `previous` how those before it in its slot ended, newest first.
 
     While `state` is "loading" the fields that only a loaded model knows are empty.
     """
@@ -161,6 +172,7 @@ class Register:
     max_batch: int = 1
     items_max: int = 1
     running: tuple[bytes, ...] = ()
+    previous: tuple[Gone, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,19 +209,10 @@ class SlotBrief:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Parent to broker: all slots as they are now."""
+    """Parent to broker: all slots as they are now. `trouble`: what the parent cannot do, such as write to a full disk."""
 
     slots: tuple[SlotBrief, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """Parent to broker: this incarnation ended. `blame`: it ended by itself; `running`: what it ran at that moment."""
-
-    incarnation: str
-    reason: str
-    blame: bool = True
-    running: tuple[bytes, ...] = ()
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,5 +282,7 @@ FROM_WORKER = frozenset({b"REGISTER", b"HEARTBEAT", b"REPLY", b"ERROR", b"BYE"})
 TO_WORKER = frozenset({b"WELCOME", b"PING", b"UNKNOWN", b"REQUEST", b"DRAIN"})
 FROM_ADMIN = frozenset({b"ADMIN"})
 TO_ADMIN = frozenset({b"ADMIN-REPLY", b"ERROR"})
-FROM_PARENT = frozenset({b"SLOTS", b"GONE", b"DRAIN"})
-TO_PARENT = frozenset({b"SERVING", b"DRAINED", b"CONTROL"})
+FROM_PARENT = frozenset({b"SLOTS", b"GONE", b"DRAIN", b"PING"})
+TO_PARENT = frozenset({b"SERVING", b"DRAINED", b"CONTROL", b"PONG"})
+TO_SUCCESSOR = frozenset({b"GONE"})
+"""What a supervisor tells a worker about those before it."""

@@ -64,7 +64,12 @@ def _run(config: str | None, flags: dict[str, Any]) -> int:
         code = run_worker(settings, chosen[0], backend, -1, "", bytearray(progress.SIZE), None)
         return 2 if code == CONFIGURATION else code
     specs = [_spec(settings, chosen[slot % len(chosen)], backend, slot, threads) for slot in range(count)]
-    return Supervisor(specs, settings=settings.supervisor, load_timeout_s=settings.worker.load_timeout_s).run()
+    return Supervisor(
+        specs,
+        settings=settings.supervisor,
+        load_timeout_s=settings.worker.load_timeout_s,
+        stopped_max_s=settings.broker.dead_after_s,
+    ).run()
 
 
 def _spec(settings: Settings, device: str, backend: str, slot: int, threads: int) -> ChildSpec:

@@ -32,7 +32,8 @@ class InFlight:
     def end(self, batch: int) -> None:
         """It is answered. A batch that broke the device is never ended: its stamp stays."""
         with self._lock:
-            del self._batches[batch]
+            started_ns, _ = self._batches.pop(batch)
+            self._progress.took(time.monotonic_ns() - started_ns)
             if self._batches:
                 self._stamp()
             else:

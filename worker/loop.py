@@ -14,7 +14,7 @@ import zmq
 from ..wire import codec
 from ..wire.errors import ProtocolError, VersionMismatch
 from ..wire.messages import TO_WORKER, Decoded, Malformed, Register, Request
-from ..wire.progress import ProgressWriter, SharedBuffer, read_progress
+from ..wire.progress import ProgressWriter, SharedBuffer, read_progress, stamp_beat
 from .owner import Ended, Loaded, Owner
 from .session import Command, Exit, OpenSocket, Run, Send, Session
 
@@ -78,6 +78,7 @@ class Loop:
             pass  # it is full of wake-ups already
 
     def _turn(self) -> None:
+        stamp_beat(self._progress, time.monotonic_ns())
         wait_s = self._session.next_deadline() - time.monotonic()
         ready = dict(self._poller.poll(max(0, int(wait_s * 1e3 + 0.999))))
         if self._wake_in.fileno() in ready:

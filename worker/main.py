@@ -15,11 +15,14 @@ import click
 from ..conf.mapping import from_mapping
 from ..conf.settings import Settings
 from ..wire import exit_codes, progress
-from ..wire.codec import ITEMS_MAX
-from ..wire.messages import Register
+from ..wire.codec import ENDS_MAX, ITEMS_MAX, decode_datagram
+from ..wire.errors import ProtocolError, VersionMismatch
+from ..wire.messages import TO_SUCCESSOR, Gone, Register
 from .loading import loader
 from .loop import Loop
 from .session import LOADING
+
+ENDS_MAX_BYTES = 256 * 1024
 
 
 def run_worker(
@@ -31,7 +34,8 @@ def run_worker(
     buffer: progress.SharedBuffer,
     ready_fd: int | None,
 ) -> int:
-    """One worker until it drains or breaks; its exit code. The sentence for the operator goes to stderr."""
+    """One worker until it drains or breaks; its exit code. The sentence for the operator goes to stderr. `ready_fd`: the line to
+    the supervisor, which tells there how those before us ended, and hears there that we have loaded."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     info = Register(
         incarnation=incarnation or secrets.token_hex(8),
@@ -41,6 +45,7 @@ def run_worker(
         slot=slot,
         device=device,
         items_max=ITEMS_MAX,
+        previous=ends_before(ready_fd) if ready_fd is not None else (),
     )
 
     def on_loaded() -> None:
@@ -50,14 +55,39 @@ def run_worker(
     loop = Loop(backend, info, settings.broker.heartbeat_interval_s, buffer, loader(settings, device, info), on_loaded)
     ended = loop.run()
     if ended.sentence:
-        print(ended.sentence, file=sys.stderr)
+        say(ended.sentence)
     return ended.code
+
+
+def ends_before(ready_fd: int) -> tuple[Gone, ...]:
+    """What the supervisor has to tell of those before us in this slot."""
+    found: list[Gone] = []
+    with socket.socket(fileno=os.dup(ready_fd)) as line:
+        while len(found) < ENDS_MAX:
+            try:
+                record = decode_datagram(line.recv(ENDS_MAX_BYTES, socket.MSG_DONTWAIT), TO_SUCCESSOR)
+            except (OSError, ProtocolError, VersionMismatch):
+                break
+            if isinstance(record, Gone):
+                found.append(record)
+    return tuple(found)
+
+
+def say(sentence: str) -> None:
+    """To the log; a disk that is full costs the sentence, not the exit code."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def leave(code: int) -> None:
     """End now: the device thread may be inside a library that does not let an interpreter finish."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass  # a full disk
     os._exit(code)
 
 

@@ -60,6 +60,7 @@ class Pool:
         paths: bool = True,
         drain_timeout_s: float = 5.0,
         load_timeout_s: float = 60.0,
+        stopped_max_s: float = 10.0,
         **settings: float,
     ) -> Pool:
         def child(kind: str, module: str, args: list[str], slot: int = -1) -> dict[str, Any]:
@@ -75,6 +76,7 @@ class Pool:
             "paths": paths,
             "drain_timeout_s": drain_timeout_s,
             "load_timeout_s": load_timeout_s,
+            "stopped_max_s": stopped_max_s,
             "settings": {"backoff_min_s": 0.1, "backoff_max_s": 0.5, **settings},
         }
         plan_file = self.root / f"plan{len(list(self.root.glob('plan*')))}.json"

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from ragpool.supervisor.logs import LOG_MAX_BYTES
 
 pytestmark = pytest.mark.process
 
@@ -196,13 +197,25 @@ def test_a_full_disk_costs_the_state_file_and_nothing_else(pool, wait_for):
     pool.start(("serve",)).ready()
     (pool.run / "state.json.new").symlink_to("/dev/full")
     os.kill(pool.slot()["pid"], signal.SIGKILL)
-    wait_for(lambda: pool.heard("Slots")[-1]["slots"][0]["state"] == "running" and pool.heard("Gone"))
+    wait_for(lambda: pool.heard("Gone") and pool.heard("Slots")[-1]["slots"][0]["state"] == "running")
     assert pool.err_file.read_text().count("the state file cannot be written") == 1
+    assert "the state file cannot be written: [Errno 28]" in pool.heard("Slots")[-1]["trouble"]
     assert pool.slot()["restarts"] == 0, "what was there stays"
     (pool.run / "state.json.new").unlink()
-    pid = wait_for(lambda: [pid for pid in pool.processes() if b"stub_worker" in open_command(pid)])[0]
-    os.kill(pid, signal.SIGKILL)
-    pool.until_slot(0, state="running", restarts=2)
+    pool.until_slot(0, state="running", restarts=1)
+    wait_for(lambda: pool.heard("Slots")[-1]["trouble"] == "")
+    assert pool.err_file.read_text().count("the state file can be written again") == 1
+
+
+def test_a_log_stays_bounded_while_its_process_writes(pool, wait_for):
+    """All of the last words are still there when it ends."""
+    pool.start(("talk", "serve")).ready()
+    log, older = pool.run / "logs" / "worker-0.log", pool.run / "logs" / "worker-0.log.1"
+    wait_for(older.exists)
+    wait_for(lambda: log.stat().st_size < 200_000 and older.stat().st_size == LOG_MAX_BYTES)
+    os.kill(pool.slot()["pid"], signal.SIGKILL)
+    end = pool.until_slot(0, state="running", restarts=1)["last_exit"]
+    assert "line number" in end["log_tail"]
 
 
 def open_command(pid):

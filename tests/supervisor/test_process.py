@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from ragpool.supervisor.process import LOG_MAX_BYTES, PROBE, WORKER, Child, ChildSpec, spawn, tail
+from ragpool.supervisor.logs import LOG_MAX_BYTES, tail
+from ragpool.supervisor.process import PROBE, WORKER, Child, ChildSpec, spawn
 
 pytestmark = pytest.mark.process
 CHILDREN = os.path.join(os.path.dirname(__file__), "children")
@@ -73,7 +74,7 @@ def test_a_crash_leaves_a_stack_and_what_was_running(start):
     assert is_ready(child)
     assert readable(child.pidfd)
     assert child.reap() == -signal.SIGSEGV
-    assert child.running() == (b"q" * 16, b"r" * 16)
+    assert child.progress().running == (b"q" * 16, b"r" * 16)
     assert "Fatal Python error: Segmentation fault" in child.last_log()
     assert "in crash" in child.last_log()
 
@@ -94,7 +95,7 @@ def test_a_log_that_is_too_long_is_put_aside(start, short_dir):
     child = start("fail", "1:boom")
     assert readable(child.pidfd)
     assert log.read_text() == "first words\nboom\n"
-    assert (short_dir / "worker-0.log.1").stat().st_size == LOG_MAX_BYTES + 1
+    assert (short_dir / "worker-0.log.1").stat().st_size == LOG_MAX_BYTES
 
 
 def test_a_log_that_cannot_be_written_costs_only_the_log(start, short_dir):

@@ -20,6 +20,7 @@ INT64 = st.integers(-(2**63), 2**64 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 LIMITS = st.builds(messages.Limits, INT64, INT64, INT64, INT64)
 SLOT = st.builds(messages.SlotBrief, INT64, TEXT, TEXT, TEXT, FINITE)
+GONE = st.builds(messages.Gone, TEXT, TEXT, st.booleans(), st.lists(IDS, max_size=3).map(tuple))
 
 BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "str": TEXT,
@@ -32,6 +33,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "tuple[int, ...]": st.lists(INT64, max_size=5).map(tuple),
     "tuple[bytes, ...]": st.lists(IDS, max_size=5).map(tuple),
     "tuple[SlotBrief, ...]": st.lists(SLOT, max_size=3).map(tuple),
+    "tuple[Gone, ...]": st.lists(GONE, max_size=3).map(tuple),
 }
 
 

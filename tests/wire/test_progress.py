@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from ragpool.wire.progress import IDS_MAX, SIZE, Progress, ProgressWriter, read_progress
+from ragpool.wire.progress import IDS_MAX, SIZE, Progress, ProgressWriter, read_progress, stamp_beat
 
 IDS = st.lists(st.binary(min_size=16, max_size=16), max_size=20)
 
@@ -15,8 +15,9 @@ def test_what_runs_is_read_until_it_is_cleared(ids: list[bytes], started_ns: int
     writer = ProgressWriter(buffer)
     writer.start(started_ns, ids)
     assert read_progress(buffer) == Progress(started_ns, tuple(ids))
+    writer.took(7)
     writer.clear()
-    assert read_progress(buffer) == Progress()
+    assert read_progress(buffer) == Progress(p99_ns=7)
 
 
 def test_a_fresh_buffer_is_idle() -> None:
@@ -34,7 +35,7 @@ def test_whatever_a_dead_writer_left_is_read_without_an_error(left: bytes, known
     buffer = bytearray(SIZE)
     buffer[8 : 8 + len(left)] = left
     if known:
-        buffer[:8] = b"RPPROG01"
+        buffer[:8] = b"RPPROG02"
     read_progress(buffer)
 
 
@@ -44,6 +45,27 @@ def test_a_writer_that_died_half_way_is_told() -> None:
     writer.start(7, [b"a" * 16])
     buffer[8] |= 1
     assert read_progress(buffer).torn
+
+
+def test_the_p99_is_that_of_recent_batches() -> None:
+    buffer = bytearray(SIZE)
+    writer = ProgressWriter(buffer)
+    for took in (900_000, *range(1, 129)):
+        writer.start(1_000, [])
+        writer.took(took)
+        writer.clear()
+    assert read_progress(buffer).p99_ns == 127, "the slowest of the last 128 but one"
+
+
+@given(IDS, st.integers(1, 1 << 60))
+def test_a_beat_and_a_batch_leave_each_other_alone(ids: list[bytes], beat_ns: int) -> None:
+    buffer = bytearray(SIZE)
+    writer = ProgressWriter(buffer)
+    stamp_beat(buffer, beat_ns)
+    writer.start(5, ids)
+    assert read_progress(buffer) == Progress(5, tuple(ids), beat_ns=beat_ns)
+    stamp_beat(buffer, beat_ns + 1)
+    assert read_progress(buffer) == Progress(5, tuple(ids), beat_ns=beat_ns + 1)
 
 
 def test_the_age_of_a_batch() -> None:

@@ -33,6 +33,7 @@ def main() -> int:
         paths=paths if plan["paths"] else None,
         drain_timeout_s=plan["drain_timeout_s"],
         load_timeout_s=plan["load_timeout_s"],
+        stopped_max_s=plan["stopped_max_s"],
         on_serving=lambda address: say("serving", address),
         on_ready=lambda address: say("ready", address),
         grow=grow,

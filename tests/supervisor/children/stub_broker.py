@@ -10,7 +10,7 @@ import sys
 import time
 
 from ragpool.wire.codec import decode_datagram, encode_datagram
-from ragpool.wire.messages import FROM_PARENT, Control, Drain, Drained, Serving
+from ragpool.wire.messages import FROM_PARENT, Control, Drain, Drained, Ping, Pong, Serving
 
 
 def first_time(marker: str) -> bool:
@@ -44,6 +44,11 @@ def main() -> None:
     with open(given.heard, "a") as heard:
         while data := channel.recv(1 << 20):
             record = decode_datagram(data, FROM_PARENT)
+            if isinstance(record, Ping):
+                if given.behaviour != "hangs" or not first_time(given.heard + ".marker"):
+                    channel.send(encode_datagram(Pong("epoch")))
+                    continue
+                time.sleep(600)
             plain = dataclasses.asdict(record) | {"kind": type(record).__name__, "heard_at": time.monotonic(), "pid": os.getpid()}
             heard.write(json.dumps(plain, default=bytes.hex) + "\n")
             heard.flush()

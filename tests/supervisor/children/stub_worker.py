@@ -3,12 +3,17 @@
 import argparse
 import ctypes
 import faulthandler
+import mmap
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 
-from ragpool.wire.progress import SIZE, ProgressWriter
+from ragpool.wire.codec import decode_datagram
+from ragpool.wire.messages import TO_SUCCESSOR
+from ragpool.wire.progress import SIZE, ProgressWriter, stamp_beat
 
 
 def serve(given: argparse.Namespace) -> None:
@@ -32,8 +37,6 @@ def serve_once(given: argparse.Namespace) -> None:
 
 def crash(given: argparse.Namespace) -> None:
     """Serves, stamps what it runs, and breaks."""
-    import mmap
-
     with mmap.mmap(given.progress_fd, SIZE) as shared:
         ProgressWriter(shared).start(time.monotonic_ns(), [b"q" * 16, b"r" * 16])
     os.write(given.ready_fd, b"1")
@@ -41,8 +44,6 @@ def crash(given: argparse.Namespace) -> None:
 
 
 def run_something(given: argparse.Namespace) -> None:
-    import mmap
-
     with mmap.mmap(given.progress_fd, SIZE) as shared:
         ProgressWriter(shared).start(time.monotonic_ns(), [b"q" * 16])
         serve(given)
@@ -61,6 +62,71 @@ def deaf(given: argparse.Namespace) -> None:
 
 def load_for_ever(given: argparse.Namespace) -> None:
     time.sleep(600)
+
+
+def talk(given: argparse.Namespace) -> None:
+    """Writes two MB, and then a line now and then."""
+    os.write(given.ready_fd, b"1")
+    for number in range(20_000):
+        print(f"line number {number:06} " + "x" * 80, file=sys.stderr)
+    while True:
+        print("line number one more", file=sys.stderr)
+        time.sleep(0.05)
+
+
+def beat_on(given: argparse.Namespace, shared: object) -> None:
+    """What a worker's I/O thread does."""
+
+    def stamp() -> None:
+        while True:
+            stamp_beat(shared, time.monotonic_ns())
+            time.sleep(0.05)
+
+    threading.Thread(target=stamp, daemon=True).start()
+
+
+def hang(given: argparse.Namespace) -> None:
+    """Its heart beats, and its batch does not end."""
+    shared = mmap.mmap(given.progress_fd, SIZE)
+    beat_on(given, shared)
+    ProgressWriter(shared).start(time.monotonic_ns(), [b"q" * 16])
+    os.write(given.ready_fd, b"1")
+    time.sleep(600)
+
+
+def ignore_abort(given: argparse.Namespace) -> None:
+    """Not even SIGABRT ends it."""
+    faulthandler.disable()
+    signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    serve(given)
+
+
+def beat(given: argparse.Namespace) -> None:
+    """All is well; something runs all the time, never for long."""
+    shared = mmap.mmap(given.progress_fd, SIZE)
+    beat_on(given, shared)
+    writer = ProgressWriter(shared)
+    os.write(given.ready_fd, b"1")
+    while True:
+        writer.start(time.monotonic_ns(), [b"q" * 16])
+        time.sleep(0.05)
+        writer.clear(time.monotonic_ns())
+
+
+def tell_previous(given: argparse.Namespace) -> None:
+    """Says how those before it ended, and fails the first time."""
+    line = socket.socket(fileno=os.dup(given.ready_fd))
+    try:
+        while True:
+            print(f"told {decode_datagram(line.recv(1 << 20, socket.MSG_DONTWAIT), TO_SUCCESSOR)}", file=sys.stderr)
+    except BlockingIOError:
+        print("told all", file=sys.stderr)
+    if not os.path.exists(given.argument):
+        with open(given.argument, "w"), mmap.mmap(given.progress_fd, SIZE) as shared:
+            ProgressWriter(shared).start(time.monotonic_ns(), [b"q" * 16])
+        os.write(given.ready_fd, b"1")
+        os.kill(os.getpid(), signal.SIGABRT)
+    serve(given)
 
 
 def main() -> None:
