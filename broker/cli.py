@@ -152,20 +152,24 @@ def scale(count: int, config: str | None, **flags: object) -> None:
 
 
 @main.command()
-@click.argument("worker")
+@click.argument("worker", required=False, default="")
+@click.option("--all", "everyone", is_flag=True, help="All workers, one at a time; `status` says how far it is.")
 @config_option
 @frontend_option
 @run_dir_option
-def restart(worker: str, config: str | None, **flags: object) -> None:
-    """Drain WORKER and start it again; also one whose slot was given up.
+def restart(worker: str, everyone: bool, config: str | None, **flags: object) -> None:
+    """Drain WORKER and start it again, also one whose slot was given up; or all of them, each once the one before is back.
 
     \b
     Examples:
       rag-broker restart 0        the worker of slot 0
       rag-broker restart 7f58     by the beginning of its id
+      rag-broker restart --all    no request fails, and all but one serve all the while
     """
+    if everyone == bool(worker):
+        raise click.UsageError("say which WORKER, or --all")
     _tell(_load(config, flags), "restart", worker)
-    click.echo(f"restarting {worker}")
+    click.echo(f"restarting {worker or 'all workers, one at a time'}")
 
 
 @main.command("config")

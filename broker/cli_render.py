@@ -16,6 +16,7 @@ _WORKER_COLUMNS = (
 
 def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
     """The status while the broker is down: what the parent wrote, and nothing that only the broker knows."""
+    parents = state.get("broker") or {}
     return {
         "broker": {
             "pid": None,
@@ -28,7 +29,12 @@ def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
             "in_flight": 0,
             "clients": 0,
             "queue_max": 0,
-            "last_exit": (state.get("broker") or {}).get("last_exit"),
+            "restarts": parents.get("restarts", 0),
+            "last_exit": parents.get("last_exit"),
+            "exits": parents.get("exits", []),
+            "detail": parents.get("detail", ""),
+            "trouble": "",
+            "rolling": "",
         },
         "workers": [],
         "slots": state.get("slots", []),
@@ -41,7 +47,7 @@ def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def status_text(status: Mapping[str, Any]) -> str:
     """A few lines on the broker, a table of workers, and each slot that is not simply running."""
-    lines = [_broker_line(status["broker"]), _totals_line(status["totals"])]
+    lines = [_broker_line(status["broker"]), *_broker_news(status["broker"]), _totals_line(status["totals"])]
     if status["workers"]:
         rows = [[str(worker.get(key, "")) for _, key in _WORKER_COLUMNS] for worker in status["workers"]]
         lines += ["", *table([title for title, _ in _WORKER_COLUMNS], rows)]
@@ -50,6 +56,8 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 
 def _broker_line(broker: Mapping[str, Any]) -> str:
+    if broker["state"] == BROKER_DOWN and broker.get("detail"):
+        return f"broker does not answer ({broker['detail']}); one that a signal stopped is left alone until SIGCONT"
     if broker["state"] == BROKER_DOWN:
         why = (broker.get("last_exit") or {}).get("reason", "")
         return f"broker down{f' ({why})' if why else ''}; the supervisor is bringing it back"
@@ -59,6 +67,15 @@ def _broker_line(broker: Mapping[str, Any]) -> str:
     )
 
 
+def _broker_news(broker: Mapping[str, Any]) -> Iterable[str]:
+    if broker.get("trouble"):
+        yield f"trouble: {broker['trouble']}"
+    if broker.get("rolling"):
+        yield f"restart of all workers: {broker['rolling']}"
+    if broker.get("last_exit") and broker["state"] != BROKER_DOWN:
+        yield f"the broker was restarted {broker['restarts']} times; last end: {broker['last_exit']['reason']}"
+
+
 def _totals_line(totals: Mapping[str, Any]) -> str:
     errors = ", ".join(f"{count} {code}" for code, count in sorted(totals["errors"].items())) or "no errors"
     return f"{totals['requests']} requests, {totals['replies']} replies, {errors}, {totals['retries']} retries"
@@ -66,9 +83,11 @@ def _totals_line(totals: Mapping[str, Any]) -> str:
 
 def _slot_lines(slot: Mapping[str, Any]) -> Iterable[str]:
     last = slot.get("last_exit")
-    if slot["state"] == "running" and not last:
+    detail = slot.get("detail")
+    if slot["state"] == "running" and not last and not detail:
         return
-    yield f"slot {slot.get('slot', '?')} on {slot['device']}: {slot['state']}, {slot['restarts']} restarts"
+    told = f" ({detail})" if detail else ""
+    yield f"slot {slot.get('slot', '?')} on {slot['device']}: {slot['state']}{told}, {slot['restarts']} restarts"
     if last:
         yield f"    last end: {last['reason']}"
         tail = (last.get("log_tail") or "").strip().splitlines()

@@ -16,17 +16,20 @@ from .admission import Load
 from .clients import Client, Clients
 from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, ToClient, ToParent, ToWorker, failure_of
 from .core_settings import CoreSettings
+from .ends import Ends
 from .ledger import Ledger
 from .metrics import Totals
 from .pending import Pending
-from .poison import Poison
 from .registry import COLLECTIONS, Registry
-from .seen import Seen
+from .rolling import Rolling
 from .slots import Slots
 
 STARTING = "starting"
 SERVING = "serving"
 DRAINING = "draining"
+
+ROLLING_GRACE_S = 60.0
+"""What a restart of one worker may take beside its loading: its drain and its place in the queue of those that load."""
 
 
 class Core:
@@ -36,10 +39,10 @@ class Core:
         self.totals = Totals()
         self.clients = Clients()
         self.slots = Slots()
-        self.poison = Poison()
         self.ledger = Ledger(self.clients)
+        self.ends = Ends(self.ledger)
+        self.rolling = Rolling(settings.patience.load_timeout_s + ROLLING_GRACE_S)
         self.registry = Registry(self.ledger, self.totals, settings.patience, settings.mixed_dtypes)
-        self.gone = Seen()
         self.trouble = ""
         """What the parent cannot do, in words."""
         self.draining = False
@@ -70,7 +73,7 @@ class Core:
                 messages.Slots: self._slots,
                 messages.Gone: self._gone,
                 messages.Drain: self._drain,
-                messages.Ping: self._parent_ping,
+                messages.Ping: self._ask,
             },
         }
 
@@ -150,7 +153,7 @@ class Core:
             self.ledger.rebind(again, peer)
             return
         self.totals.requests += 1
-        if self.poison.knows(request, now):
+        if self.ends.poison.knows(request, now):
             self._fail(peer, request.id, PoisonRequest("the same request ended a worker that ran nothing else"))
             return
         load = Load.of(self.ledger.queue, self.registry.rate, self.draining, self._capacity_at(now), len(client.pending))
@@ -248,24 +251,20 @@ class Core:
         self.trouble = record.trouble
         self._lost_capacity(now)
 
-    def _parent_ping(self, peer: bytes, record: messages.Ping, now: float) -> None:
+    def _ask(self, peer: bytes, record: messages.Ping, now: float) -> None:
         """The proof that this loop turns."""
         self._out.append(ToParent(messages.Pong(self.settings.epoch)))
 
     def _gone(self, peer: bytes, record: messages.Gone, now: float) -> None:
-        """An end, told by our parent or by the successor's registration, maybe by both: it counts once."""
-        if not self.gone.add(record.incarnation):
+        if not self.ends.is_news(record.incarnation):
             return
-        suspects = [pending for pending in map(self.ledger.get, record.running) if pending is not None] if record.blame else []
         worker = self.registry.incarnation(record.incarnation)
         if worker is not None:
             self._worker_bye(worker.peer, record, now)
-        if len(suspects) == 1 and record.incarnation in suspects[0].solo_on:
-            self.poison.remember(suspects[0].request, now)
-            self._answer_error(suspects[0], PoisonRequest(f"it ended a worker that ran nothing else ({record.reason})"))
-        elif suspects:
-            self.ledger.try_apart(suspects)
-            self._stirred = True
+        suspects, poison = self.ends.judge(record, now)
+        self._stirred = self._stirred or bool(suspects)
+        if poison is not None:
+            self._answer_error(poison, PoisonRequest(f"it ended a worker that ran nothing else ({record.reason})"))
 
     def _drain(self, peer: bytes, record: messages.Drain, now: float) -> None:
         self.draining = True

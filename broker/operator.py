@@ -16,6 +16,10 @@ def obey(core: Core, command: str, argument: str, supervised: bool, now: float) 
     if command == "drain" and not argument:
         told = [ToParent(Control(command))] if supervised else []
         return [*core.receive(PARENT, b"", Drain(), now), *told]
+    if command == "restart" and not argument:
+        if not core.rolling.begin(tuple(core.registry)):
+            raise BadRequest("there is no worker that anybody would start again")
+        return roll(core, supervised, now)
     if command in ("drain", "restart"):
         return _one_worker(core, command, argument, supervised, now)
     if command not in ("stop", "scale"):
@@ -25,6 +29,14 @@ def obey(core: Core, command: str, argument: str, supervised: bool, now: float) 
     if command == "scale" and not (argument.isascii() and argument.isdigit() and int(argument[:5]) <= WORKERS_MAX):
         raise BadRequest(f"scale takes a number of workers, 0 to {WORKERS_MAX}, not {argument!r}")
     return [ToParent(Control(command, argument))]
+
+
+def roll(core: Core, supervised: bool, now: float) -> list[Command]:
+    """The next step of a restart of all, if one is due. Called at every turn."""
+    if not core.rolling.active:
+        return []
+    name = core.rolling.next(tuple(core.registry), now)
+    return _one_worker(core, "restart", name, supervised, now) if name is not None else []
 
 
 def _one_worker(core: Core, command: str, name: str, supervised: bool, now: float) -> list[Command]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..wire.errors import BadRequest, RagpoolError
 from ..wire.messages import Heartbeat, Register
 from . import liveness
+from .departed import Departed
 from .hedging import Hedging
 from .ledger import Ledger
 from .lineup import Lineup
@@ -37,6 +38,7 @@ class Registry:
         self._by_incarnation: dict[str, Worker] = {}
         self._unclaimed: set[bytes] = set()
         self._hedging = Hedging()
+        self.departed = Departed()
         self.lineup = Lineup()
         self.ever_ready = False
         self.rate = 0.0
@@ -86,6 +88,7 @@ class Registry:
             worker = Worker(peer, record, now)
             self._by_peer[peer] = worker
             self._by_incarnation[record.incarnation] = worker
+            self.departed.replaced_by(record)
             self._adopt(worker, record.running, now)
         self.lineup.place(worker, now)
         self.ever_ready = self.ever_ready or worker.state.name == READY
@@ -230,6 +233,8 @@ class Registry:
         return worker is not None
 
     def _drop(self, worker: Worker, now: float, *, died: bool = True) -> None:
+        if died and worker.state.name != DRAINING:
+            self.departed.add(worker, now)
         worker.state.on(LOST, now)
         self.lineup.remove(worker)
         del self._by_peer[worker.peer]

@@ -26,7 +26,7 @@ from ..wire.messages import (
 )
 from .commands import CLIENT, PARENT, WORKER, AnswerStatus, Command, Dispatch, ToClient, ToParent, ToWorker, failure_of
 from .core import Core
-from .operator import obey
+from .operator import obey, roll
 from .outbox import RETRY_S, Outbox
 from .sockets import Sockets
 from .status import StatusReport
@@ -84,6 +84,7 @@ class Server:
                 self._commands += self._core.lost(source, peer, now)
         self._perform(now)
         self._commands += self._core.handle_timer(now)
+        self._commands += roll(self._core, self._channel is not None, now)
         self._perform(now)
 
     # ---- receiving -------------------------------------------------------------------------------------------------

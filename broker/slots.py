@@ -24,6 +24,10 @@ class Slots:
         self._slots = slots
         self._taken = now
 
+    def now(self, slot: object) -> SlotBrief | None:
+        """What is known of the slot of that number."""
+        return next((brief for brief in self._slots if brief.slot == slot), None)
+
     @property
     def incarnations(self) -> frozenset[str]:
         """The workers that our own parent started."""

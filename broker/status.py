@@ -21,6 +21,8 @@ class StatusReport:
     def status(self, core: Core, dropped: int, now: float) -> dict[str, Any]:
         """Plain values, ready for MessagePack or JSON. `dropped`: messages that no outbox would hold any longer."""
         queue = core.ledger.queue
+        state = self._state()
+        parents = state.get("broker") or {}
         oldest = min((pending.arrived for pending in queue), default=now)
         return {
             "broker": {
@@ -34,20 +36,31 @@ class StatusReport:
                 "in_flight": core.registry.in_flight(),
                 "clients": len(core.clients),
                 "queue_max": core.settings.bounds.queue_max,
+                "restarts": parents.get("restarts", 0),
+                "last_exit": parents.get("last_exit"),
+                "exits": parents.get("exits", []),
+                "trouble": core.trouble,
+                "rolling": core.rolling.told,
             },
-            "workers": [_worker(worker, now) for worker in core.registry],
-            "slots": self._slots(),
+            "workers": [_worker(worker, now) for worker in (*core.registry, *core.registry.departed.shown(now))],
+            "slots": [_as_now(core, slot) for slot in state.get("slots", []) if isinstance(slot, dict)],
             "totals": {**asdict(core.totals), "dropped": dropped},
         }
 
-    def _slots(self) -> list[Any]:
+    def _state(self) -> dict[str, Any]:
         if self._state_file is None:
-            return []
+            return {}
         try:
-            slots = json.loads(self._state_file.read_text()).get("slots", [])
-        except (OSError, ValueError, AttributeError):
-            return []
-        return slots if isinstance(slots, list) else []
+            state = json.loads(self._state_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+
+def _as_now(core: Core, slot: dict[str, Any]) -> dict[str, Any]:
+    """The file may be older than what the parent said last: it cannot be written while the disk is full."""
+    brief = core.slots.now(slot.get("slot"))
+    return {**slot, "state": brief.state, "incarnation": brief.incarnation} if brief is not None else slot
 
 
 def _worker(worker: Worker, now: float) -> dict[str, Any]:
@@ -59,6 +72,7 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "pid": info.pid,
         "device": info.device,
         "state": worker.state.name,
+        "last_end": info.previous[0].reason if info.previous else "",
         "in_flight": len(worker.in_flight),
         "capacity": worker.capacity,
         "served": metrics.served,

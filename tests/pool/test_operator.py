@@ -62,6 +62,26 @@ def test_restart_replaces_one_worker(pool: Pool) -> None:
     wait_until(replaced, 60, "another process in slot 0")
 
 
+def test_restart_of_all_replaces_them_one_at_a_time(pool: Pool) -> None:
+    pool.wait_workers(2)
+    before = {worker["slot"]: worker["pid"] for worker in pool.status()["workers"] if worker["state"] == "ready"}
+    command(pool, "restart", "--all")
+    fewest = 2
+
+    def done() -> bool:
+        nonlocal fewest
+        status = pool.status()
+        fewest = min(fewest, sum(slot["state"] == "running" for slot in status["slots"]))
+        return bool(status["broker"]["rolling"] == "done")
+
+    wait_until(done, 90, "all to be replaced")
+    assert fewest == 1, "one at a time"
+    now = {worker["slot"]: worker["pid"] for worker in pool.status()["workers"] if worker["state"] == "ready"}
+    assert len(now) == 2
+    assert all(now[slot] != before[slot] for slot in before)
+    assert "done" in run_cli("rag-broker", "status", "--run-dir", str(pool.run_dir)).stdout
+
+
 def test_a_drained_worker_stays_away_until_it_is_restarted(pool: Pool) -> None:
     pool.wait_workers(2)
     victim = pool.status()["workers"][0]
@@ -82,7 +102,7 @@ def test_scale_up_and_down(pool: Pool) -> None:
 
 
 def test_what_cannot_be_done_is_said(pool: Pool) -> None:
-    for args in (("restart", "nobody"), ("drain", "nobody"), ("scale", "5000")):
+    for args in (("restart", "nobody"), ("restart",), ("restart", "0", "--all"), ("drain", "nobody"), ("scale", "5000")):
         shown = run_cli("rag-broker", *args, "--run-dir", str(pool.run_dir))
         assert shown.returncode in (1, 2)
         assert "Traceback" not in shown.stderr
