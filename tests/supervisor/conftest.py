@@ -61,11 +61,13 @@ class Pool:
         drain_timeout_s: float = 5.0,
         load_timeout_s: float = 60.0,
         stopped_max_s: float = 10.0,
+        readings: str = "",
+        device: str = "cpu",
         **settings: float,
     ) -> Pool:
         def child(kind: str, module: str, args: list[str], slot: int = -1) -> dict[str, Any]:
             env = {"PYTHONPATH": str(CHILDREN)}
-            return {"kind": kind, "module": module, "args": args, "slot": slot, "device": "cpu" if slot >= 0 else "", "env": env}
+            return {"kind": kind, "module": module, "args": args, "slot": slot, "device": device if slot >= 0 else "", "env": env}
 
         token = ["--token", str(self.root)]
         plan = {
@@ -77,6 +79,7 @@ class Pool:
             "drain_timeout_s": drain_timeout_s,
             "load_timeout_s": load_timeout_s,
             "stopped_max_s": stopped_max_s,
+            "readings": readings,
             "settings": {"backoff_min_s": 0.1, "backoff_max_s": 0.5, **settings},
         }
         plan_file = self.root / f"plan{len(list(self.root.glob('plan*')))}.json"

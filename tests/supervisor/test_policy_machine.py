@@ -11,6 +11,7 @@ from ragpool.supervisor.policy import (
     STARTING,
     STOPPED,
     Ended,
+    Hold,
     Loaded,
     SlotPolicy,
     Spawned,
@@ -79,6 +80,16 @@ class PolicyMachine(RuleBasedStateMachine):
         slot = self.pick(number)
         slot.receive(Wanted(), self.now)
         assert slot.state in (STARTING, RUNNING)
+
+    @rule(number=strategies.integers(0, 9), seconds=strategies.floats(0.0, 300.0))
+    def its_device_is_held(self, number, seconds):
+        slot = self.workers[number % len(self.workers)]
+        before, lived = slot.state, slot.alive
+        slot.receive(Hold(self.now + seconds), self.now)
+        if lived or before == STOPPED:
+            assert slot.state == before
+        else:
+            assert (slot.state, slot.due_at) == (QUARANTINED, self.now + seconds)
 
     @rule(number=strategies.integers(0, 9))
     def one_is_stopped(self, number):

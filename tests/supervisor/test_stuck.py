@@ -1,5 +1,6 @@
 """Processes that live and get nowhere, real ones: what the parent sees, does and keeps of it."""
 
+import json
 import os
 import signal
 import time
@@ -101,3 +102,34 @@ def test_a_successor_is_told_how_the_one_before_it_ended(pool, wait_for):
     told = f"told Gone(incarnation='{end['incarnation']}', reason='killed by SIGABRT', blame=True, running=({b'q' * 16!r},))"
     assert told in log
     assert log.count("told all") == 2
+
+
+def tell(path, used, **by_pid):
+    unfinished = path.with_name("unfinished")
+    unfinished.write_text(json.dumps({"used": used, "by_pid": by_pid}))
+    unfinished.rename(path)
+
+
+def test_a_device_gets_no_new_process_before_the_memory_of_the_dead_one_is_back(pool, wait_for):
+    readings = pool.root / "readings"
+    pool.start(("beat",), broker=None, device="cuda:0", readings=str(readings)).ready()
+    pid = pool.slot()["pid"]
+    tell(readings, 700, **{str(pid): 600})
+    time.sleep(1.2)  # two looks, so that the parent has seen it
+    os.kill(pid, signal.SIGKILL)
+    waiting = pool.until_slot(0, pid=None, detail=f"waits for the memory of process {pid} on cuda:0")
+    assert waiting["last_exit"]["device_memory"] == {"used": 700, "total": 1000, "process": 600}
+    time.sleep(1.0)  # longer than any backoff here
+    assert pool.slot()["state"] == "starting"
+    assert pool.slot()["pid"] is None
+    tell(readings, 100)
+    assert pool.until_slot(0, state="running", restarts=1)["detail"] == ""
+
+
+def test_a_device_that_breaks_its_processes_is_held_as_a_whole(pool, wait_for):
+    pool.start(("fail 70:CUDA error", "fail 70:CUDA error", "beat"), device="cuda:0", restarts_max=2, quarantine_probe_s=2.0)
+    wait_for(lambda: [slot["state"] for slot in pool.slots()[:2]] == ["quarantined", "quarantined"])
+    assert 3 <= sum(len(slot["exits"]) for slot in pool.slots()[:2]) <= 4
+    assert pool.slot(0)["exits"][0]["reason"] == "exit code 70 (CUDA error)"
+    wait_for(lambda: sum(len(slot["exits"]) for slot in pool.slots()[:2]) >= 5, 20, "a probe")
+    assert pool.slot(2)["state"] == "running"

@@ -2,17 +2,32 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from ragpool.conf.paths import RunPaths
 from ragpool.conf.settings import ConfigurationError, SupervisorSettings
-from ragpool.supervisor import rundir
+from ragpool.supervisor import loop, rundir
+from ragpool.supervisor.device_memory import Reading
 from ragpool.supervisor.loop import Supervisor
 from ragpool.supervisor.process import ChildSpec
 
 
 def spec(fields: dict) -> ChildSpec:
     return ChildSpec(**{**fields, "args": tuple(fields["args"])})
+
+
+class ReadingsFile:
+    """Readings of every device from a file of JSON: {"used", "by_pid"}, taken now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def reading(self, device: str) -> Reading | None:
+        if not self._path.exists():
+            return None
+        told = json.loads(self._path.read_text())
+        return Reading(time.monotonic(), told["used"], 1000, {int(pid): held for pid, held in told["by_pid"].items()})
 
 
 def main() -> int:
@@ -25,6 +40,8 @@ def main() -> int:
     def grow(slot: int) -> ChildSpec:
         return spec({**plan["workers"][0], "slot": slot})
 
+    if plan["readings"]:
+        loop.start_readings = lambda devices: ReadingsFile(Path(plan["readings"]))
     supervisor = Supervisor(
         [spec(worker) for worker in plan["workers"]],
         settings=SupervisorSettings(**plan["settings"]),
