@@ -1,0 +1,16 @@
+"""`rag-index` begins here: nothing of weight is imported before Ctrl-C is taken care of. Also `python -m ragpool.index`."""
+
+from __future__ import annotations
+
+from ..conf.interrupts import quiet_interrupts
+
+
+def main() -> None:
+    """The command itself."""
+    with quiet_interrupts():
+        from .cli import main as command
+    command()
+
+
+if __name__ == "__main__":
+    main()
