@@ -18,6 +18,7 @@ from ..conf.endpoints import TcpEndpoint, parse_endpoint
 from ..conf.paths import RunPaths
 from ..conf.settings import ConfigurationError, Settings
 from ..index.manifest import read_manifest
+from ..supervisor.nvml import load_nvml
 from ..supervisor.rundir import pool_pid
 from .sockets import check_exposure
 
@@ -46,6 +47,7 @@ def examine(settings: Settings, paths: RunPaths) -> Iterator[Finding]:
     chosen = devices.resolve(settings.pool.devices, os.environ)
     count = devices.worker_count(settings.pool.workers, chosen, usable_cores())
     yield from _devices(chosen)
+    yield from _device_memory(chosen)
     yield from _memory(count, chosen)
     yield from _index(settings)
     yield from _run_directory(paths)
@@ -81,6 +83,17 @@ def _devices(chosen: tuple[str, ...]) -> Iterator[Finding]:
         number = int(device.partition(":")[2] or 0)
         if device != devices.CPU and number >= len(seen):
             yield Finding(BAD, device, "is wanted, and torch does not see it")
+
+
+def _device_memory(chosen: tuple[str, ...]) -> Iterator[Finding]:
+    """Whether a successor can wait until the memory of a dead worker is free."""
+    if all(device == devices.CPU for device in chosen):
+        return
+    if load_nvml() is not None:
+        yield Finding(GOOD, "nvml", f"nvidia-ml-py {_version('nvidia-ml-py')} tells when a dead worker's device memory is free")
+    else:
+        why = "finds no driver" if _version("nvidia-ml-py") else "is not installed (pip install ragpool[gpu])"
+        yield Finding(WARNING, "nvml", f"nvidia-ml-py {why}: a worker is started again without waiting for device memory")
 
 
 def _memory(count: int, chosen: tuple[str, ...]) -> Iterator[Finding]:

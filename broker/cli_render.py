@@ -92,7 +92,7 @@ def _slot_lines(slot: Mapping[str, Any]) -> Iterable[str]:
         yield f"    last end: {last['reason']}"
         tail = (last.get("log_tail") or "").strip().splitlines()
         if tail and last.get("code") != 0:
-            yield f"    its last words: {tail[-1]}"
+            yield f"    its last words: {tail[-1].strip()}"
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

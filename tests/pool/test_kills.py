@@ -138,6 +138,9 @@ def test_the_broker(pool: Pool, oracle: Oracle, queries: list[str]) -> None:
     wait_until(lambda: pool.broker_pid() not in (None, killed), 10, "another broker")
     pool.wait_workers(2)
     assert pool.worker_pids() == workers, "workers keep their model"
+    told = pool.status()["broker"]
+    assert (told["restarts"], told["last_exit"]["signal"]) == (1, "SIGKILL")
+    assert told["exits"] == [told["last_exit"]]
 
 
 @pytest.fixture
