@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -61,7 +62,8 @@ def main(settings_json: str, run_dir: Path, channel_fd: int | None) -> None:
     try:
         bound = sockets.bind(context, settings, paths)
     except ConfigurationError as error:
-        print(error, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk costs the sentence, not the exit code
+            print(error, file=sys.stderr, flush=True)
         os._exit(exit_codes.CONFIGURATION)
     server = Server(Core(core_settings(settings), time.monotonic()), bound, StatusReport(paths.state_file), channel)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

@@ -25,7 +25,7 @@ from .watch import LOOK_S, Verdict, WatchRules
 BROKER_START_S = 60.0
 """A broker that has not bound its sockets by then never will."""
 PAUSE_S = 2.0
-"""Looks that far apart mean that the parent stood still: that much of everybody's loading is its own."""
+"""Looks that far apart mean that the parent stood still: nobody loaded late for that."""
 
 Told = Callable[[Slot, EndRecord], None]
 
@@ -101,7 +101,8 @@ class Fleet:
         for slot in self.slots:
             if slot.child is None:
                 continue
-            slot.started_at += pause_s
+            held_up_s = pause_s or (LOOK_S if slot.watch.stopped or slot.watch.traced else 0.0)
+            slot.started_at += min(held_up_s, now - slot.started_at)
             slot.child.log.bound()
             if self._memory is not None and slot.on_cuda:
                 slot.reading = self._memory.reading(slot.spec.device) or slot.reading
