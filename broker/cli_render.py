@@ -90,9 +90,19 @@ def _slot_lines(slot: Mapping[str, Any]) -> Iterable[str]:
     yield f"slot {slot.get('slot', '?')} on {slot['device']}: {slot['state']}{told}, {slot['restarts']} restarts"
     if last:
         yield f"    last end: {last['reason']}"
+        if where := _where(last.get("stack") or ""):
+            yield f"    it was at {where}; all stacks are in `status --json`"
+            return
         tail = (last.get("log_tail") or "").strip().splitlines()
         if tail and last.get("code") != 0:
             yield f"    its last words: {tail[-1].strip()}"
+
+
+def _where(stack: str) -> str:
+    """The innermost line of the thread that the signal met, by faulthandler's words; empty where there are none."""
+    lines = stack.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("Current thread")]
+    return lines[starts[0] + 1].strip() if starts and starts[0] + 1 < len(lines) else ""
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

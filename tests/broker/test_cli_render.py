@@ -41,6 +41,15 @@ def test_what_is_unusual_is_said() -> None:
     assert "its last words: in search" in text
 
 
+def test_a_stack_says_where() -> None:
+    frames = 'Current thread 0x7 (most recent call first):\n  File "pipeline.py", line 7 in search\n  File "x"'
+    stack = "Fatal Python error: Aborted\n\n" + frames
+    told = status()
+    told["slots"][0].update(last_exit={**END, "stack": stack, "log_tail": "Extension modules: numpy"}, restarts=1)
+    assert 'it was at File "pipeline.py", line 7 in search; all stacks' in status_text(told)
+    assert "Extension modules" not in status_text(told)
+
+
 def test_a_stopped_broker_is_not_said_to_come_back() -> None:
     state = {"broker": {"detail": "stopped by a signal", "restarts": 0, "last_exit": None}, "slots": []}
     assert "left alone until SIGCONT" in status_text(without_broker(state))
