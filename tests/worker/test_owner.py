@@ -13,6 +13,7 @@ from ragpool.wire import bodies, exit_codes
 from ragpool.wire.messages import SEARCH, Failure, Limits, Register, Reply, Request
 from ragpool.wire.progress import SIZE, ProgressWriter, read_progress
 from ragpool.worker.batcher import Budget, Job
+from ragpool.worker.in_flight import InFlight
 from ragpool.worker.owner import Ended, Loaded, Owner
 
 DEADLINE_S = 10.0
@@ -272,3 +273,12 @@ def test_loading_that_fails_ends_with_the_code_that_tells_why(error: Exception, 
     (ended,) = listener.until(owner, bool)
     assert ended.code == code
     assert str(error) in ended.sentence
+
+
+def test_what_is_usual_is_learned_from_each_batch() -> None:
+    """The supervisor allows a batch twenty times that."""
+    buffer = bytearray(SIZE)
+    flight = InFlight(ProgressWriter(buffer))
+    assert read_progress(buffer).p99_ns == 0
+    flight.end(flight.start([b"a" * 16]))
+    assert read_progress(buffer).p99_ns > 0

@@ -110,7 +110,7 @@ def beat(given: argparse.Namespace) -> None:
     while True:
         writer.start(time.monotonic_ns(), [b"q" * 16])
         time.sleep(0.05)
-        writer.clear(time.monotonic_ns())
+        writer.clear()
 
 
 def tell_previous(given: argparse.Namespace) -> None:
