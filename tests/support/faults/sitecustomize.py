@@ -41,16 +41,16 @@ class FaultyLoader(importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         self._loader.exec_module(module)
-        run = module.Pipeline.run
+        prepare = module.Pipeline.prepare
 
-        def faulty_run(self: Any, jobs: Any, limits: Any) -> Any:
+        def faulty_prepare(self: Any, jobs: Any) -> Any:
             for job in jobs:
                 for text in job.work.texts:
                     if text.startswith("fault:"):
                         commit(text.split()[0].partition(":")[2])
-            return run(self, jobs, limits)
+            return prepare(self, jobs)
 
-        module.Pipeline.run = faulty_run
+        module.Pipeline.prepare = faulty_prepare
 
 
 class FaultFinder(importlib.abc.MetaPathFinder):
