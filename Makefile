@@ -26,7 +26,7 @@ $(READY): pyproject.toml Makefile
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70"
 	@$(BIN)/python -m pip install --quiet $(TORCH)
-	@$(BIN)/python -m pip install --quiet -e ".[$(FAISS),demo,dev]"
+	@$(BIN)/python -m pip install --quiet -e ".[$(FAISS),demo,dev,onnx]"
 	@mkdir -p $(VENV)/types/ragpool
 	@for folder in $(FOLDERS); do ln -sfn "$(CURDIR)/$$folder" $(VENV)/types/ragpool/$$folder; done
 	@touch $@

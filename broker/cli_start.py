@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import tempfile
@@ -18,12 +19,18 @@ from ..conf.loader import idle_on_cpu
 from ..conf.mapping import to_mapping
 from ..conf.paths import RunPaths, connect_address, run_dir
 from ..conf.settings import ConfigurationError, Settings
+from ..index import calibration
 from ..index.demo import demo_index_dir
 from ..index.manifest import MANIFEST_NAME, read_manifest
 from ..supervisor import rundir
 from ..supervisor.loop import Supervisor
 from ..supervisor.process import BROKER, PROBE, WORKER, ChildSpec, spawn
 from .sockets import check_exposure
+
+CALIBRATION_MAX_S = 180.0
+"""Loading, a first export and measuring together; on a machine that takes longer the pool starts with defaults."""
+
+_POLL_S = 0.5
 
 
 def paths_of(settings: Settings) -> RunPaths:
@@ -42,6 +49,7 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
     with rundir.claim(paths):
         settings, told = _with_index(loaded.settings, demo)
         settings = _resolved(settings, chosen)
+        _calibrate(settings)
         count = settings.pool.workers
         summary = f"{count} worker{'s' if count != 1 else ''} on {', '.join(dict.fromkeys(chosen))}, {told}"
         return _supervisor(settings, paths, summary).run()
@@ -84,13 +92,52 @@ def _model_of(settings: Settings) -> tuple[str, ...]:
     return ("--model", settings.worker.model) if settings.worker.model else ()
 
 
+def _calibrate(settings: Settings) -> None:
+    """Have measured, before any worker starts, what is not remembered of how they encode fastest. A failure costs the defaults."""
+    if settings.worker.max_batch and settings.worker.backend != calibration.AUTO:
+        return
+    manifest = read_manifest(settings.index.path)
+    for device in {name.partition(":")[0]: name for name in reversed(settings.pool.devices)}.values():
+        wanted = calibration.of_pool(manifest, settings, device)
+        if calibration.recall(wanted) is not None:
+            continue
+        click.echo(f"calibrating the encoder on {device}, once", err=True)
+        worker = settings.worker
+        args = (
+            "calibrate",
+            settings.index.path,
+            "--quiet",
+            "--device",
+            device,
+            "--dtype",
+            worker.dtype,
+            "--backend",
+            worker.backend,
+        )
+        env = thread_environment(wanted["threads"])
+        if _run(ChildSpec("calibrate", "ragpool.index.cli", (*args, *_model_of(settings)), env=env), CALIBRATION_MAX_S):
+            click.echo("warning: the encoder is not calibrated; the pool serves with defaults", err=True)
+
+
 def _build(*args: str) -> None:
     """Build an index in a child that ends with us; raises `ConfigurationError` when it does not succeed."""
+    if _run(ChildSpec("build", "ragpool.index.cli", ("build", "--quiet", *args))):
+        raise ConfigurationError("the index could not be built")
+
+
+def _run(spec: ChildSpec, most_s: float = math.inf) -> int:
+    """A child to its end, which is ours too; its return code. It is ended after `most_s` seconds."""
     death_fd, life_fd = os.pipe()
-    child = spawn(ChildSpec("build", "ragpool.index.cli", ("build", "--quiet", *args)), death_fd=death_fd)
+    child = spawn(spec, death_fd=death_fd)
+    waited_s = 0.0
     try:
         while (code := child.reap()) is None:
-            child.wait(0.5)
+            child.wait(_POLL_S)
+            waited_s += _POLL_S
+            if waited_s > most_s:
+                child.send(signal.SIGKILL)
+                child.wait(5.0)
+                return -signal.SIGKILL
     except BaseException:
         child.send(signal.SIGKILL)
         child.wait(5.0)
@@ -100,8 +147,7 @@ def _build(*args: str) -> None:
         os.close(life_fd)
         if child.reap() is not None:
             child.close()
-    if code:
-        raise ConfigurationError("the index could not be built")
+    return code
 
 
 # ---- processes -----------------------------------------------------------------------------------------------------

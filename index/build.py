@@ -50,6 +50,7 @@ class BuildOptions:
     model: str = DEFAULT_MODEL
     device: str = "auto"
     dtype: str = "auto"
+    backend: str = "auto"
     type: str = "auto"
     encode: str = TITLE_AND_TEXT
     fields: Fields = field(default_factory=Fields)
@@ -127,6 +128,7 @@ def _encoder(options: BuildOptions) -> Encoder:
         options.model,
         options.device,
         options.dtype,
+        backend=options.backend,
         query_prefix=options.query_prefix,
         passage_prefix=options.passage_prefix,
         normalize=options.normalize,
@@ -174,7 +176,7 @@ def _manifest(
         device=encoder.device,
         corpus=corpus,
         norms=vectors.norms(),
-        tools=_tools(),
+        tools=_tools() | {"backend": encoder.backend},
         files=files,
     )
 

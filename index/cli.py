@@ -19,6 +19,7 @@ from .cli_base import (
     settings_from,
 )
 from .cli_build import build
+from .cli_calibrate import calibrate_command
 from .cli_eval import evaluate_command
 from .errors import IndexDamaged
 
@@ -86,6 +87,7 @@ def verify(ctx: click.Context, directory: str | None, device: str, model: str | 
 
 main.add_command(build)
 main.add_command(evaluate_command)
+main.add_command(calibrate_command)
 
 if __name__ == "__main__":
     main()

@@ -91,6 +91,7 @@ def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
         model=settings.worker.model or DEFAULT_MODEL,
         device=flags["device"],
         dtype=settings.worker.dtype,
+        backend=settings.worker.backend,
         type=settings.index.type,
         encode=flags["encode"],
         fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),

@@ -84,7 +84,8 @@ def _in_process(settings: Settings, device: str, measured: Callable[[Search], di
     from .store import open_index
 
     with open_index(directory_of(settings)) as index:
-        return measured(searcher(index, device, settings.worker.dtype, settings.worker.model, settings.index.engine))
+        worker = settings.worker
+        return measured(searcher(index, device, worker.dtype, worker.model, settings.index.engine, worker.backend))
 
 
 def _depths(given: str) -> list[int]:

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from . import runtimes
+from .backends import start
+from .calibration import Choice, preferred, recall, setup
 from .devices import bind, resolve_device
 from .errors import ModelUnusable
 from .manifest import Manifest
 from .model_loading import LoadedModel, choose_dtype, load_model
 from .models import Prefixes
+from .running import Features, Running
 from .tokens import Tokenized, batches, padded, tokenize
 
 Kind = Literal["query", "passage"]
@@ -24,6 +28,9 @@ MAX_BATCH_TEXTS = 1_024
 
 CPU_BATCH_TOKENS = 2_048
 """A CPU gains nothing from larger batches and falls out of its caches: 31 passages/s of 250 tokens at 2,048, 22 at 16,384."""
+
+FORWARD_TOKENS = {"cpu": 16, "cuda": 4_096}
+"""What a further forward pass costs, as tokens of padding that one would rather compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +68,37 @@ class Encoder(Protocol):
 
 
 class SentenceEncoder:
-    """A sentence-transformers model run by torch: the vectors of its own `encode`, without what that does around the model."""
+    """A sentence-transformers model on one of the backends: the vectors of its own `encode`, without what that does around the model.
 
-    backend = "torch"
+    `choice` is what calibration found for it here, None where nothing was measured.
+    """
 
-    def __init__(self, loaded: LoadedModel, device: torch.device, prefixes: Prefixes, max_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        running: Running,
+        device: torch.device,
+        dtype: str,
+        prefixes: Prefixes,
+        max_batch_tokens: int,
+        choice: Choice | None = None,
+    ) -> None:
         self.model = loaded.name
         self.fingerprint = loaded.fingerprint
         self.dim = loaded.dim
         self.max_length = loaded.max_length
         self.device = str(device)
-        self.dtype = loaded.dtype
+        self.dtype = dtype
+        self.backend = running.name
         self.normalize = loaded.normalize
         self.prefixes = prefixes
+        self.choice = choice
         self.max_batch_tokens = min(max_batch_tokens, CPU_BATCH_TOKENS) if device.type == "cpu" else max_batch_tokens
         self._device = device
-        self._model = loaded.model
-        self._renormalize = loaded.normalize and not (loaded.normalizes_itself and loaded.dtype == "float32")
-        self._tokenizer = _plain_tokenizer(loaded.model)
+        self._running = running
+        self._renormalize = loaded.normalize and not (loaded.normalizes_itself and dtype == runtimes.FLOAT32)
+        self._tokenizer = plain_tokenizer(loaded.model)
+        self._library = loaded.model if self._tokenizer is None else None
 
     @property
     def two_steps(self) -> bool:
@@ -86,26 +106,35 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded:
         """The vectors of `texts` in their order. Raises `ModelUnusable` where the dtype is too narrow for the model."""
-        if not texts:
-            return Encoded(np.zeros((0, self.dim), dtype=np.float32), [], [])
-        with torch.inference_mode():
-            if self._tokenizer is None:
-                return self._encode_by_library(texts, kind)
-            return self.encode_tokens(self.tokenize(texts, kind))
+        return self.encode_tokens(self.tokenize(texts, kind))
 
     def tokenize(self, texts: Sequence[str], kind: Kind = "query") -> Tokenized:
-        """The first half of `encode`, for a model with a plain tokenizer: needs no device."""
-        prefix = self.prefixes.query if kind == "query" else self.prefixes.passage
-        return tokenize(self._tokenizer, [prefix + text for text in texts] if prefix else texts, self.max_length)
+        """The first half of `encode`: needs no device."""
+        prefix = self._prefix(kind)
+        whole = [prefix + text for text in texts] if prefix else list(texts)
+        if self._tokenizer is not None:
+            return tokenize(self._tokenizer, whole, self.max_length, kind)
+        lengths = _lengths(getattr(self._library, "tokenizer", None), whole)
+        counted = [[0] * min(length, self.max_length) for length in lengths]
+        return Tokenized(counted, [length > self.max_length for length in lengths], kind, tuple(texts))
 
     def encode_tokens(self, tokenized: Tokenized) -> Encoded:
         """The second half of `encode`."""
         lengths = tokenized.lengths()
-        vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
+        if not lengths:
+            return Encoded(np.zeros((0, self.dim), dtype=np.float32), [], [])
         with torch.inference_mode():
-            for positions in batches(lengths, self.max_batch_tokens, MAX_BATCH_TEXTS):
-                self._embed_into(vectors, tokenized, positions)
-        return Encoded(self._finished(vectors), lengths, tokenized.truncated)
+            if tokenized.texts is not None:
+                vectors = self._by_library(tokenized.texts, tokenized.kind)
+            else:
+                vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
+                forward_tokens = FORWARD_TOKENS[self._device.type]
+                for positions in batches(lengths, self.max_batch_tokens, MAX_BATCH_TEXTS, forward_tokens):
+                    self._embed_into(vectors, tokenized, positions)
+            return Encoded(self._finished(vectors), lengths, tokenized.truncated)
+
+    def _prefix(self, kind: str) -> str:
+        return self.prefixes.query if kind == "query" else self.prefixes.passage
 
     def _embed_into(self, vectors: torch.Tensor, tokenized: Tokenized, positions: list[int]) -> None:
         """Fills in the rows at `positions`; in halves, also from then on, where the device has no memory for them at once."""
@@ -122,9 +151,8 @@ class SentenceEncoder:
         self._embed_into(vectors, tokenized, positions[:middle])
         self._embed_into(vectors, tokenized, positions[middle:])
 
-    def _embed(self, features: dict[str, Any]) -> torch.Tensor:
-        embedding: torch.Tensor = self._model(features)["sentence_embedding"]
-        embedding = embedding.float()
+    def _embed(self, features: Features) -> torch.Tensor:
+        embedding = self._running.run(features)
         return torch.nn.functional.normalize(embedding, dim=1) if self._renormalize else embedding
 
     def _finished(self, vectors: torch.Tensor) -> NDArray[np.float32]:
@@ -135,18 +163,14 @@ class SentenceEncoder:
             )
         return rows
 
-    def _encode_by_library(self, texts: Sequence[str], kind: Kind) -> Encoded:
+    def _by_library(self, texts: Sequence[str], kind: str) -> torch.Tensor:
         """For models without a plain tokenizer (routers, chat templates, static embeddings): whatever the library does."""
-        prefix = self.prefixes.query if kind == "query" else self.prefixes.passage
-        encode = self._model.encode_query if kind == "query" else self._model.encode_document
-        vectors = encode(list(texts), prompt=prefix, convert_to_tensor=True, show_progress_bar=False).float()
-        if self._renormalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=1)
-        tokenizer = getattr(self._model, "tokenizer", None)
-        lengths = _lengths(tokenizer, [prefix + text for text in texts])
-        return Encoded(
-            self._finished(vectors), [min(length, self.max_length) for length in lengths], [n > self.max_length for n in lengths]
-        )
+        library: Any = self._library
+        encode = library.encode_query if kind == "query" else library.encode_document
+        vectors: torch.Tensor = encode(
+            list(texts), prompt=self._prefix(kind), convert_to_tensor=True, show_progress_bar=False
+        ).float()
+        return torch.nn.functional.normalize(vectors, dim=1) if self._renormalize else vectors
 
 
 def load_encoder(
@@ -154,28 +178,38 @@ def load_encoder(
     device: str,
     dtype: str = "auto",
     *,
+    backend: str = runtimes.AUTO,
     query_prefix: str | None = None,
     passage_prefix: str | None = None,
     normalize: bool | None = None,
     max_batch_tokens: int = MAX_BATCH_TOKENS,
 ) -> SentenceEncoder:
-    """The encoder `model` on `device`. Prefixes and `normalize` that are None are the model's own.
+    """The encoder `model` on `device`. Prefixes and `normalize` that are None are the model's own. `backend` auto is the one that
+    calibration found best here, else torch; one that cannot serve the model is then passed over.
 
-    Raises `ModelUnusable`, `DeviceUnavailable`, or `ConfigurationError` for an unknown dtype.
+    Raises `ModelUnusable`, `DeviceUnavailable`, or `ConfigurationError` for a backend or dtype that is not to be had.
     """
     where = resolve_device(device)
     chosen = choose_dtype(dtype, where)
+    able = runtimes.candidates(backend, chosen, where.type == "cuda")
     bind(where)
-    loaded = load_model(model, where, chosen, normalize)
+    loaded = load_model(model, where, chosen if able[0] == runtimes.TORCH else runtimes.FLOAT32, normalize)
+    choice = recall(setup(loaded.fingerprint, str(where), chosen, backend, torch.get_num_threads()))
+    running = start(loaded, plain_tokenizer(loaded.model), where, chosen, preferred(able, choice))
     own = loaded.prefixes
     prefixes = Prefixes(
         own.query if query_prefix is None else query_prefix, own.passage if passage_prefix is None else passage_prefix
     )
-    return SentenceEncoder(loaded, where, prefixes, max_batch_tokens)
+    return SentenceEncoder(loaded, running, where, chosen, prefixes, max_batch_tokens, choice)
 
 
 def load_index_encoder(
-    manifest: Manifest, device: str, dtype: str = "auto", model: str = "", max_batch_tokens: int = MAX_BATCH_TOKENS
+    manifest: Manifest,
+    device: str,
+    dtype: str = "auto",
+    model: str = "",
+    max_batch_tokens: int = MAX_BATCH_TOKENS,
+    backend: str = runtimes.AUTO,
 ) -> SentenceEncoder:
     """The encoder that the index `manifest` was built with; `model` says where it is on this host, "" = by the same name.
 
@@ -186,6 +220,7 @@ def load_index_encoder(
         name,
         device,
         dtype,
+        backend=backend,
         query_prefix=manifest.query_prefix,
         passage_prefix=manifest.passage_prefix,
         normalize=manifest.normalized,
@@ -199,7 +234,7 @@ def load_index_encoder(
     return encoder
 
 
-def _plain_tokenizer(model: Any) -> Any:
+def plain_tokenizer(model: Any) -> Any:
     """The fast tokenizer of a model that is given nothing but tokens of texts; None for any other."""
     tokenizer = getattr(model, "tokenizer", None)
     modalities = getattr(model[0], "modality_config", {"text": None})
@@ -210,6 +245,8 @@ def _plain_tokenizer(model: Any) -> Any:
 
 def _lengths(tokenizer: Any, texts: list[str]) -> list[int]:
     try:
+        if hasattr(tokenizer, "encode_batch"):
+            return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
         return [len(ids) for ids in tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]]
     except Exception:  # a tokenizer of another kind: counts are for reports, words come close enough
         return [len(text.split()) for text in texts]

@@ -30,6 +30,7 @@ class LoadedModel:
     """A model on its device. `normalize`: whether rows are brought to length 1; `prefixes`: its own, else the known ones."""
 
     name: str
+    folder: str
     fingerprint: str
     model: Any
     dtype: str
@@ -41,11 +42,9 @@ class LoadedModel:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """`auto` is float16 on CUDA and float32 elsewhere. Raises `ConfigurationError` for one that the torch backend has not."""
+    """`auto` is float16 on CUDA and float32 elsewhere."""
     if dtype == "auto":
         return "float16" if device.type == "cuda" else "float32"
-    if dtype not in DTYPES:
-        raise ConfigurationError(f"the encoder has no dtype {dtype!r}: known are auto, {', '.join(DTYPES)}")
     return dtype
 
 
@@ -64,6 +63,7 @@ def load_model(name: str, device: torch.device, dtype: str, normalize: bool | No
         raise ModelUnusable(f"the model {name} does not say how many values its vectors have")
     return LoadedModel(
         name=name,
+        folder=folder,
         fingerprint=model_fingerprint(folder),
         model=model,
         dtype=dtype,
@@ -82,9 +82,9 @@ def _load(name: str, folder: str, device: torch.device) -> Any:
 
             return SentenceTransformer(folder, device=str(device), local_files_only=True)
         except torch.cuda.OutOfMemoryError as error:
-            raise ModelUnusable(f"the model {name} does not fit on {device}: {_first_line(error)}") from None
+            raise ModelUnusable(f"the model {name} does not fit on {device}: {first_line(error)}") from None
         except Exception as error:  # whatever a library makes of files that are no model
-            raise ModelUnusable(f"the model {name} cannot be loaded: {_first_line(error)}") from None
+            raise ModelUnusable(f"the model {name} cannot be loaded: {first_line(error)}") from None
 
 
 def _max_length(model: Any) -> int:
@@ -111,7 +111,8 @@ def _prefixes(name: str, folder: str, model: Any) -> Prefixes:
     return Prefixes(prompts.get("query", default), prompts.get("passage") or prompts.get("document", default))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
 

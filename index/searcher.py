@@ -8,9 +8,11 @@ from .evaluate import Search
 from .store import Index
 
 
-def searcher(index: Index, device: str = "cpu", dtype: str = "auto", model: str = "", engine: str = AUTO) -> Search:
+def searcher(
+    index: Index, device: str = "cpu", dtype: str = "auto", model: str = "", engine: str = AUTO, backend: str = "auto"
+) -> Search:
     """(queries, top_k) -> (passage id, score) of each query's results. Raises as `load_index_encoder` and `load_engine`."""
-    encoder = load_index_encoder(index.manifest, device, dtype, model)
+    encoder = load_index_encoder(index.manifest, device, dtype, model, backend=backend)
     finder = load_engine(index, encoder.device, engine)
 
     def search(queries: list[str], top_k: int) -> list[list[tuple[str, float]]]:

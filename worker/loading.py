@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from ..conf.settings import ConfigurationError, Settings
+from ..index.calibration import Choice
 from ..wire.bodies import Work
 from ..wire.errors import RagpoolError
 from ..wire.messages import SEARCH, Failure, Limits, Register, Request
@@ -20,7 +21,7 @@ from .pipeline import Pipeline
 
 BATCH_ON_CPU = 16
 BATCH_ON_CUDA = 256
-"""Items of a batch where `worker.max_batch` is 0. On a CPU small batches are as fast as large ones, and answer sooner."""
+"""Items of a batch where `worker.max_batch` is 0 and nothing was calibrated. On a CPU small batches are as fast as large ones."""
 
 TOKENS_ON_CPU = 2_048
 """A larger batch gains a CPU nothing, and would hold the short texts in it for as long as the long ones take."""
@@ -47,14 +48,22 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     index = open_index(settings.index.path)
     verify_once(index)
     manifest = index.manifest
-    encoder = load_index_encoder(manifest, device, settings.worker.dtype, settings.worker.model, settings.worker.max_batch_tokens)
+    wanted = settings.worker
+    encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)
     engine = load_engine(index, device if settings.index.gpu else "cpu", settings.index.engine)
-    on_cuda = device.startswith("cuda")
-    items = settings.worker.max_batch or (BATCH_ON_CUDA if on_cuda else BATCH_ON_CPU)
+    items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
     warm_up(pipeline)
     log.info(
-        "ready on %s after %.1f s: %s, %s, %d passages", device, time.monotonic() - began, encoder.model, engine.name, index.count
+        "ready on %s after %.1f s: %s by %s in %s, batches of up to %d, %s engine, %d passages",
+        device,
+        time.monotonic() - began,
+        encoder.model,
+        encoder.backend,
+        encoder.dtype,
+        items,
+        engine.name,
+        index.count,
     )
     known = dataclasses.replace(
         info,
@@ -70,12 +79,17 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     return Loaded(known, pipeline, Budget(items, tokens), (settings.worker.streams or 1) if on_cuda else 0)
 
 
+def best_batch(choice: Choice | None, backend: str, device: str) -> int:
+    """What calibration found for this backend here, else the default of the device."""
+    if choice is not None and choice.backend == backend:
+        return choice.max_batch
+    return BATCH_ON_CUDA if device.startswith("cuda") else BATCH_ON_CPU
+
+
 def check_honoured(settings: Settings) -> None:
     """What is asked for and not built is refused, never passed over. Raises `ConfigurationError`."""
     if not settings.index.path:
         raise ConfigurationError("no index: set index.path, or say --index DIR")
-    if settings.worker.backend not in ("auto", "torch"):
-        raise ConfigurationError(f"worker.backend is {settings.worker.backend!r}; this version has auto and torch")
     if settings.index.gpus_per_worker != 1:
         raise ConfigurationError(f"index.gpus_per_worker is {settings.index.gpus_per_worker}; this version has 1")
 
