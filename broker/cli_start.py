@@ -93,7 +93,7 @@ def _model_of(settings: Settings) -> tuple[str, ...]:
 
 
 def _calibrate(settings: Settings) -> None:
-    """Have measured, before any worker starts, what is not remembered of how they encode fastest. A failure costs the defaults."""
+    """Have measured, before any worker starts, what is not remembered of how they encode fastest. Failing costs the defaults."""
     if settings.worker.max_batch and settings.worker.backend != calibration.AUTO:
         return
     manifest = read_manifest(settings.index.path)
@@ -102,20 +102,10 @@ def _calibrate(settings: Settings) -> None:
         if calibration.recall(wanted) is not None:
             continue
         click.echo(f"calibrating the encoder on {device}, once", err=True)
-        worker = settings.worker
-        args = (
-            "calibrate",
-            settings.index.path,
-            "--quiet",
-            "--device",
-            device,
-            "--dtype",
-            worker.dtype,
-            "--backend",
-            worker.backend,
-        )
-        env = thread_environment(wanted["threads"])
-        if _run(ChildSpec("calibrate", "ragpool.index.cli", (*args, *_model_of(settings)), env=env), CALIBRATION_MAX_S):
+        wish = ("--device", device, "--dtype", settings.worker.dtype, "--backend", settings.worker.backend)
+        args = ("calibrate", settings.index.path, "--quiet", *wish, *_model_of(settings))
+        spec = ChildSpec("calibrate", "ragpool.index.cli", args, env=thread_environment(wanted["threads"]))
+        if _run(spec, CALIBRATION_MAX_S):
             click.echo("warning: the encoder is not calibrated; the pool serves with defaults", err=True)
 
 

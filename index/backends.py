@@ -1,7 +1,7 @@
 """[GPU] Starts a loaded model on a backend, and proves that it gives the model's own vectors before anybody is served by it.
 
-Where the backend is a free choice, one that fails is passed over with the reason in the log; where it was asked for, the reason is
-the error.
+Where the backend is a free choice, one that fails is passed over with the reason in the log; where it was asked for, the reason
+is the error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What calibration found fastest, remembered by everything that the answer depends on. Chooses speed, never answers. No torch here.
+"""What calibration found fastest, remembered by all that it depends on. It chooses speed, never answers. Never loads torch.
 
 Whoever serves only recalls; measuring is `calibrate`'s, once, before a pool starts. A record that cannot be read or kept costs
 the defaults and a sentence in the log.
@@ -58,7 +58,7 @@ def setup(fingerprint: str, device: str, dtype: str, backend: str, threads: int)
 
 
 def of_pool(manifest: Manifest, settings: Settings, device: str) -> dict[str, Any]:
-    """The setup of the workers on `device` of a pool that serves `manifest`; `settings` say how many they are, and their dtype."""
+    """The setup of the workers on `device` of a pool that serves `manifest`; `settings` say how many, in what dtype."""
     threads = max(1, usable_cores() // max(1, settings.pool.workers))
     return setup(manifest.model.sha256, device, settings.worker.dtype, settings.worker.backend, threads)
 

@@ -45,7 +45,7 @@ def calibrate_command(
       rag-index calibrate wiki
       OMP_NUM_THREADS=1 rag-index calibrate wiki --device cpu --again
     """
-    given = {"index.path": directory, "worker.model": model, "worker.dtype": dtype, "worker.backend": backend}
+    given: dict[str, object] = {"index.path": directory, "worker.model": model, "worker.dtype": dtype, "worker.backend": backend}
     settings = settings_from(ctx, config, given)
     manifest = read_manifest(directory_of(settings))
     from .calibrate import calibrate

@@ -68,7 +68,7 @@ class Encoder(Protocol):
 
 
 class SentenceEncoder:
-    """A sentence-transformers model on one of the backends: the vectors of its own `encode`, without what that does around the model.
+    """A sentence-transformers model on one of the backends: the vectors of its own `encode`, without what that does around it.
 
     `choice` is what calibration found for it here, None where nothing was measured.
     """

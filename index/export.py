@@ -1,6 +1,6 @@
-"""[GPU] A sentence-transformers model as one ONNX file, pooling and normalisation included, made once and kept in the cache folder.
+"""[GPU] A sentence-transformers model as one ONNX file, pooling and normalisation included: made once, kept in the cache folder.
 
-The file's name says everything that it depends on: weights, configuration, versions, dtype. It is written beside its name and moved
+The file's name says everything that it depends on: weights, configuration, versions, dtype. It is written elsewhere and moved
 there with its checksum, under a lock: readers see a whole file or none. One whose checksum does not hold is made again.
 """
 
@@ -108,6 +108,8 @@ def _export(loaded: LoadedModel, tokenizer: Any, path: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
+            if program is None:
+                raise RuntimeError("the exporter made nothing")
             program.save(str(path), external_data=False)
     except Exception as error:  # whatever an exporter makes of a graph that it does not know
         raise ModelUnusable(f"the model {loaded.name} cannot be exported: {type(error).__name__}: {first_line(error)}") from None

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigurationError, ModelUnusable
+from .errors import ModelUnusable
 from .hub import hub_folder
 from .models import Prefixes, known_prefixes, model_fingerprint, resolve_model
 

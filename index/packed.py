@@ -1,8 +1,8 @@
 """[GPU] Linear layers of a float32 model on a CPU, by oneDNN with weights laid out for it once.
 
-torch multiplies float32 by MKL, which on processors of another maker than its own keeps to AVX2: half of what AVX-512 gives (104 against
-245 Gflop/s on one Zen 5 core, 112 x 384 by 384 x 1536). oneDNN looks at what the processor can do. The sums are the same but for
-their order. Everything here can be taken back: a model that does not bear it runs as it was.
+torch multiplies float32 by MKL, which on processors of another maker than its own keeps to AVX2: half of what AVX-512 gives (104
+against 245 Gflop/s on one Zen 5 core, 112 x 384 by 384 x 1536). oneDNN looks at what the processor can do. The sums are the same
+but for their order. Everything here can be taken back: a model that does not bear it runs as it was.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class PackedLinear(torch.nn.Module):
 
 def pack(model: torch.nn.Module) -> Callable[[], None]:
     """Replaces the linear layers of `model` in place; what it returns puts them back. Without oneDNN nothing is replaced."""
-    replaced: list[tuple[torch.nn.Module, str, torch.nn.Module]] = []
+    replaced: list[tuple[torch.nn.Module, str, Any]] = []
 
     def put_back() -> None:
         for parent, name, module in reversed(replaced):
             setattr(parent, name, module)
 
-    if torch.backends.mkldnn.is_available():
+    if torch._C._has_mkldnn:
         try:
             with torch.inference_mode():
                 for parent in list(model.modules()):
@@ -51,7 +51,7 @@ def pack(model: torch.nn.Module) -> Callable[[], None]:
     return put_back
 
 
-def _pack_children(parent: torch.nn.Module, replaced: list[tuple[torch.nn.Module, str, torch.nn.Module]]) -> None:
+def _pack_children(parent: torch.nn.Module, replaced: list[tuple[torch.nn.Module, str, Any]]) -> None:
     gelu = _gelu_behind(parent)
     for name, child in list(parent.named_children()):
         if type(child) is torch.nn.Linear and child.weight.dtype == torch.float32:

@@ -1,4 +1,4 @@
-"""[GPU] The backends as one thing: token tensors of a batch in, its vectors out. One thread owns each; none starts threads that spin."""
+"""[GPU] The backends as one thing: token tensors of a batch in, its vectors out. One thread owns each; none lets threads spin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Features = dict[str, torch.Tensor]
 
 
 class Running(Protocol):
-    """`run`: int64 (n, longest) tensors on the encoder's device to float32 (n, dim) there, as the model's last module gives them."""
+    """`run`: int64 (n, longest) tensors on the encoder's device to float32 (n, dim) there, as the last module gives them."""
 
     name: str
 
@@ -35,7 +35,7 @@ class RunningTorch:
 
 
 class RunningOnnx:
-    """onnxruntime on the CPU. Its skip-layer-norm fusion is left out: slower than the two operations it replaces (2.07 to 1.89 ms)."""
+    """onnxruntime on the CPU. Its fusion of layer norms is left out: slower than what it replaces (2.07 against 1.89 ms)."""
 
     name = ONNX
 

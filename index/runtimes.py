@@ -39,8 +39,8 @@ def versions() -> dict[str, str]:
 def candidates(backend: str, dtype: str, on_cuda: bool) -> tuple[str, ...]:
     """The backends that may serve `dtype`, the one to use without any measurement first.
 
-    `auto` leaves a choice only where all answers are equal: in float32 on a CPU. Raises `ConfigurationError` for a combination that
-    does not exist, or one whose packages are not installed.
+    `auto` leaves a choice only where all answers are equal: in float32 on a CPU. Raises `ConfigurationError` for a combination
+    that does not exist, or one whose packages are not installed.
     """
     if backend == AUTO:
         return _automatic(dtype, on_cuda)

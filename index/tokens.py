@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """Token ids of each text, special tokens included and cut at the model's limit; whether it was cut. `kind` is query or passage.
+    """Token ids of each text, special tokens included and cut at the model's limit; whether it was cut. `kind`: query or passage.
 
     Of a model that tokenizes by itself `texts` are kept, prefix included, and `ids` are only counted.
     """
