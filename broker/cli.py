@@ -20,7 +20,7 @@ from ..supervisor.rundir import pool_pid, wait_until_released
 from ..supervisor.state import read_state
 from ..wire.errors import RagpoolError
 from . import admin, cli_doctor, cli_render
-from .cli_start import paths_of, start
+from .cli_start import calibrated, paths_of, start
 
 STOP_GRACE_S = 20.0
 """Beyond the drain itself: how long the processes of a pool may take to leave."""
@@ -186,7 +186,17 @@ def config_command(config: str | None, as_json: bool, **flags: object) -> None:
       rag-broker config --config pool.toml --json
     """
     loaded = _load(config, flags)
-    click.echo(json.dumps(render.to_json(loaded), indent=2) if as_json else render.to_toml(loaded), nl=as_json)
+    chosen = calibrated(loaded.settings)
+    if not as_json:
+        click.echo(render.to_toml(loaded), nl=False)
+        for device, choice in chosen.items():
+            click.echo(f"# calibrated on {device}: backend {choice.backend}, max_batch {choice.max_batch}")
+        return
+    told = {device: {"backend": choice.backend, "max_batch": choice.max_batch} for device, choice in chosen.items()}
+    document = render.to_json(loaded)
+    for name in ("backend", "max_batch"):
+        document["worker"][name]["calibrated"] = {device: found[name] for device, found in told.items()}
+    click.echo(json.dumps(document, indent=2))
 
 
 @main.command()

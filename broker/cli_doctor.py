@@ -17,9 +17,11 @@ from ..conf.cores import usable_cores
 from ..conf.endpoints import TcpEndpoint, parse_endpoint
 from ..conf.paths import RunPaths
 from ..conf.settings import ConfigurationError, Settings
-from ..index.manifest import read_manifest
+from ..index import calibration, runtimes
+from ..index.manifest import Manifest, read_manifest
 from ..supervisor.nvml import load_nvml
 from ..supervisor.rundir import pool_pid
+from .cli_start import resolved
 from .sockets import check_exposure
 
 GOOD = "ok"
@@ -44,12 +46,13 @@ def examine(settings: Settings, paths: RunPaths) -> Iterator[Finding]:
     yield Finding(GOOD, "system", f"Python {platform.python_version()} on {platform.system()} {platform.release()}")
     yield from _packages()
     yield from _faiss()
+    yield from _runtimes()
     chosen = devices.resolve(settings.pool.devices, os.environ)
     count = devices.worker_count(settings.pool.workers, chosen, usable_cores())
     yield from _devices(chosen)
     yield from _device_memory(chosen)
     yield from _memory(count, chosen)
-    yield from _index(settings)
+    yield from _index(settings, chosen)
     yield from _run_directory(paths)
     yield from _addresses(settings, paths)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -72,6 +75,16 @@ def _faiss() -> Iterator[Finding]:
         yield Finding(GOOD, "faiss", f"faiss-cpu {cpu}" if cpu else f"faiss-gpu {gpu}")
     else:
         yield Finding(WARNING, "faiss", "is not installed: only the exact engine can serve (pip install ragpool[cpu] or [gpu])")
+
+
+def _runtimes() -> Iterator[Finding]:
+    """What may run the model beside torch."""
+    versions = runtimes.versions()
+    for backend in (runtimes.ONNX, runtimes.OPENVINO):
+        absent = runtimes.missing(backend)
+        version = versions.get("onnxruntime" if backend == runtimes.ONNX else "openvino", "")
+        told = f"needs {', '.join(absent)} (pip install 'ragpool[{backend}]')" if absent else version
+        yield Finding(GOOD, f"backend {backend}", told)
 
 
 def _devices(chosen: tuple[str, ...]) -> Iterator[Finding]:
@@ -104,7 +117,7 @@ def _memory(count: int, chosen: tuple[str, ...]) -> Iterator[Finding]:
     yield Finding(GOOD, "cores", f"{usable_cores()} usable, {max(1, usable_cores() // count)} for each worker")
 
 
-def _index(settings: Settings) -> Iterator[Finding]:
+def _index(settings: Settings, chosen: tuple[str, ...]) -> Iterator[Finding]:
     if not settings.index.path:
         yield Finding(GOOD, "index", "none given: the built-in demo index is served")
         return
@@ -115,6 +128,21 @@ def _index(settings: Settings) -> Iterator[Finding]:
         return
     told = f"{manifest.count:,} passages x {manifest.dim}, {manifest.type}, built with {manifest.model.name}"
     yield Finding(GOOD, "index", f"{settings.index.path}: {told}")
+    yield from _encoding(manifest, resolved(settings, chosen))
+
+
+def _encoding(manifest: Manifest, settings: Settings) -> Iterator[Finding]:
+    """What can run the index's model as it is asked for, and what calibration chose."""
+    worker = settings.worker
+    for device in dict.fromkeys(settings.pool.devices):
+        try:
+            able = runtimes.candidates(worker.backend, worker.dtype, device != devices.CPU)
+        except ConfigurationError as error:
+            yield Finding(BAD, f"encoder on {device}", str(error))
+            continue
+        choice = calibration.recall(calibration.of_pool(manifest, settings, device))
+        told = f"calibrated: {choice.backend}, batches of up to {choice.max_batch}" if choice else "calibrated at the first start"
+        yield Finding(GOOD, f"encoder on {device}", f"{' or '.join(able)} in {worker.dtype}; {told}")
 
 
 def _run_directory(paths: RunPaths) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from ..conf.loader import idle_on_cpu
 from ..conf.mapping import to_mapping
 from ..conf.paths import RunPaths, connect_address, run_dir
 from ..conf.settings import ConfigurationError, Settings
-from ..index import calibration
+from ..index import calibration, runtimes
 from ..index.demo import demo_index_dir
 from ..index.manifest import MANIFEST_NAME, read_manifest
 from ..supervisor import rundir
@@ -48,7 +48,9 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
     paths = paths_of(loaded.settings)
     with rundir.claim(paths):
         settings, told = _with_index(loaded.settings, demo)
-        settings = _resolved(settings, chosen)
+        settings = resolved(settings, chosen)
+        for device in settings.pool.devices:
+            runtimes.candidates(settings.worker.backend, settings.worker.dtype, device != devices.CPU)
         _calibrate(settings)
         count = settings.pool.workers
         summary = f"{count} worker{'s' if count != 1 else ''} on {', '.join(dict.fromkeys(chosen))}, {told}"
@@ -58,7 +60,7 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 
-def _resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
+def resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
     """With everything that "auto" and 0 stand for, so that all processes mean the same."""
     count = devices.worker_count(settings.pool.workers, chosen, usable_cores())
     return replace(
@@ -90,6 +92,19 @@ def _with_index(settings: Settings, demo: bool) -> tuple[Settings, str]:
 
 def _model_of(settings: Settings) -> tuple[str, ...]:
     return ("--model", settings.worker.model) if settings.worker.model else ()
+
+
+def calibrated(settings: Settings) -> dict[str, calibration.Choice]:
+    """What calibration chose earlier for the workers on each device, where there is an index and something was measured."""
+    folder = Path(settings.index.path) if settings.index.path else demo_index_dir()
+    try:
+        chosen = devices.resolve(settings.pool.devices, os.environ)
+        manifest = read_manifest(folder)
+    except ConfigurationError:
+        return {}
+    settings = resolved(settings, chosen)
+    found = {device: calibration.recall(calibration.of_pool(manifest, settings, device)) for device in dict.fromkeys(chosen)}
+    return {device: choice for device, choice in found.items() if choice is not None}
 
 
 def _calibrate(settings: Settings) -> None:

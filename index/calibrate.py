@@ -115,7 +115,8 @@ def measure(
 ) -> dict[tuple[str, int], float]:
     """Tokens a second of each (backend, batch): the best of interleaved rounds of one batch each, until `budget_s` is over.
 
-    Workers of one thread are measured in seconds of its CPU, which what else the machine does hardly bends. A model so slow that not even one round fits is judged by its smaller batches.
+    Workers of one thread are measured in seconds of CPU time, which what else the machine does hardly bends.
+    A model so slow that not even one round fits is judged by its smaller batches.
     """
     clock = time.process_time if torch.get_num_threads() == 1 and encoders[0].device == "cpu" else time.perf_counter
     queries = sample_queries(max(sizes))

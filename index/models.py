@@ -21,9 +21,8 @@ _HUB_OWNER = "sentence-transformers/"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "tokenizer.bin")
 
-_E5 = re.compile(r"(?:^|[-_/])e5-(?!.*instruct)", re.IGNORECASE)
-_BGE = re.compile(r"(?:^|[-_/])bge-(?:small|base|large)-(en|zh)", re.IGNORECASE)
-_BGE_QUERY = {"en": "Represent this sentence for searching relevant passages: ", "zh": "为这个句子生成表示以用于检索相关文章："}
+_REPRESENT = "Represent this sentence for searching relevant passages: "
+_INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,19 @@ class Prefixes:
 
     query: str = ""
     passage: str = ""
+
+
+_CONVENTIONS = (
+    (r"e5-(?!.*instruct)", Prefixes("query: ", "passage: ")),
+    (r"e5-.*instruct", Prefixes(f"{_INSTRUCT} ")),
+    (r"bge-(small|base|large)-en", Prefixes(_REPRESENT)),
+    (r"bge-(small|base|large)-zh", Prefixes("为这个句子生成表示以用于检索相关文章：")),
+    (r"(mxbai-embed|snowflake-arctic-embed)-", Prefixes(_REPRESENT)),
+    (r"gte-qwen", Prefixes(f"{_INSTRUCT} ")),
+    (r"qwen3-embedding", Prefixes(_INSTRUCT)),
+    (r"nomic-embed-text", Prefixes("search_query: ", "search_document: ")),
+)
+"""By a part of the model's name; the first that fits. Others (gte, MiniLM, mpnet, model2vec) want no prefix."""
 
 
 def resolve_model(name: str) -> str:
@@ -75,18 +87,16 @@ def package_of(name: str) -> str:
 def known_prefixes(model: str, folder: str | os.PathLike[str] | None = None) -> Prefixes:
     """The prefixes that the makers of a model tell its users to write, for models whose own configuration does not say them.
 
-    E5: "query: " and "passage: " (Wang et al. 2022, model cards of intfloat/e5-*). BGE v1 and v1.5: an instruction before queries
-    (model cards of BAAI/bge-*-en|zh).
+    From the model cards of intfloat/e5-* and its instruct versions, BAAI/bge-*-en|zh (v1 and v1.5), mixedbread-ai/mxbai-embed-*,
+    Snowflake/snowflake-arctic-embed-*, Alibaba-NLP/gte-Qwen*, Qwen/Qwen3-Embedding-* and nomic-ai/nomic-embed-text-*.
     """
     names = [Path(model).name, model if model.count("/") == 1 else ""]
     if folder is not None:
         names.append(_name_in_config(Path(folder)))
     for name in names:
-        if _E5.search(name):
-            return Prefixes("query: ", "passage: ")
-        bge = _BGE.search(name)
-        if bge:
-            return Prefixes(_BGE_QUERY[bge[1].lower()], "")
+        for part, prefixes in _CONVENTIONS:
+            if re.search(rf"(?:^|[-_/]){part}", name, re.IGNORECASE):
+                return prefixes
     return Prefixes()
 
 

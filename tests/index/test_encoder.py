@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index.build import Built
 from ragpool.index.encoder import SentenceEncoder, load_encoder, load_index_encoder
@@ -18,18 +20,25 @@ from ragpool.index.tokens import batches
 
 TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "of middling length"]
 MODEL = "all-MiniLM-L6-v2"
+INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 
 
-def test_vectors_are_those_of_the_library(encoder: SentenceEncoder) -> None:
-    truth = encoder._model.encode(TEXTS, show_progress_bar=False)
+@pytest.fixture(scope="module")
+def library() -> Any:
+    """sentence-transformers' own model: the truth."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(resolve_model(MODEL), device="cpu")
+
+
+def test_vectors_are_those_of_the_library(encoder: SentenceEncoder, library: Any) -> None:
+    truth = library.encode(TEXTS, show_progress_bar=False)
     encoded = encoder.encode(TEXTS)
     assert encoded.vectors.dtype == np.float32
     assert np.abs(encoded.vectors - truth).max() < 1e-5
     assert encoded.truncated == [False, False, False, True, False, False]
     assert encoded.tokens[:2] == [3, 2]
     assert encoded.tokens[3] == encoder.max_length == 256
-    assert np.abs(encoder._encode_by_library(TEXTS, "query").vectors - truth).max() < 1e-5
-    assert encoder._encode_by_library(TEXTS, "passage").truncated == encoded.truncated
 
 
 def test_its_attributes(encoder: SentenceEncoder) -> None:
@@ -45,9 +54,9 @@ def test_small_batches_change_nothing(encoder: SentenceEncoder, monkeypatch: pyt
     assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
 
 
-def test_prefixes_stand_before_texts(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefixes_stand_before_texts(encoder: SentenceEncoder, library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "prefixes", Prefixes("query: ", "passage: "))
-    bare = encoder._model.encode(["query: x", "passage: x"])
+    bare = library.encode(["query: x", "passage: x"])
     assert np.abs(encoder.encode(["x"], "query").vectors - bare[0]).max() < 1e-5
     assert np.abs(encoder.encode(["x"], "passage").vectors - bare[1]).max() < 1e-5
 
@@ -116,8 +125,8 @@ def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
 
 
 def test_an_unknown_dtype() -> None:
-    with pytest.raises(ConfigurationError, match="no dtype 'int8'"):
-        load_encoder(MODEL, "cpu", "int8")
+    with pytest.raises(ConfigurationError, match="no dtype 'float8'"):
+        load_encoder(MODEL, "cpu", "float8")
 
 
 def test_the_model_of_an_index_and_no_other(small: Built) -> None:
@@ -151,7 +160,13 @@ def test_the_fingerprint_of_several_files(tmp_path: Path) -> None:
     [
         ("intfloat/e5-base-v2", "query: ", "passage: "),
         ("/models/multilingual-e5-large", "query: ", "passage: "),
-        ("intfloat/multilingual-e5-large-instruct", "", ""),
+        ("intfloat/multilingual-e5-large-instruct", INSTRUCT + " ", ""),
+        ("Qwen/Qwen3-Embedding-0.6B", INSTRUCT, ""),
+        ("Alibaba-NLP/gte-Qwen2-1.5B-instruct", INSTRUCT + " ", ""),
+        ("thenlper/gte-base", "", ""),
+        ("minishlab/potion-base-8M", "", ""),
+        ("nomic-ai/nomic-embed-text-v1.5", "search_query: ", "search_document: "),
+        ("BAAI/bge-base-zh-v1.5", "为这个句子生成表示以用于检索相关文章：", ""),
         ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: ", ""),
         ("BAAI/bge-m3", "", ""),
         ("all-MiniLM-L6-v2", "", ""),
@@ -163,6 +178,19 @@ def test_known_conventions(model: str, query: str, passage: str) -> None:
 
 def test_batches_hold_like_lengths_within_the_budget() -> None:
     lengths = [5, 100, 7, 90, 6, 300]
-    found = list(batches(lengths, budget=200, most=2))
+    found = list(batches(lengths, budget=200, most=2, forward_tokens=1_000))
     assert found == [[5], [1, 3], [2, 4], [0]]
-    assert list(batches([], 200, 2)) == []
+    assert list(batches([], 200, 2, 16)) == []
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 2_000), st.integers(1, 20), st.integers(0, 500))
+def test_batches_cover_everything_and_waste_no_more_than_a_forward_pass(
+    lengths: list[int], budget: int, most: int, forward_tokens: int
+) -> None:
+    found = list(batches(lengths, budget, most, forward_tokens))
+    assert sorted(position for batch in found for position in batch) == list(range(len(lengths)))
+    for batch in found:
+        longest = max(lengths[position] for position in batch)
+        assert len(batch) <= most
+        assert len(batch) == 1 or longest * len(batch) <= budget
+        assert sum(longest - lengths[position] for position in batch) <= forward_tokens

@@ -12,7 +12,6 @@ from ragpool.worker.loading import check_honoured
     ("more", "words"),
     [
         ({"index": {}}, "no index"),
-        ({"worker": {"backend": "openvino"}}, "worker.backend is 'openvino'"),
         ({"index": {"path": "x", "gpus_per_worker": 2}}, "index.gpus_per_worker is 2"),
     ],
 )
