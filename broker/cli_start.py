@@ -27,7 +27,7 @@ from ..supervisor.loop import Supervisor
 from ..supervisor.process import BROKER, PROBE, WORKER, ChildSpec, spawn
 from .sockets import check_exposure
 
-CALIBRATION_MAX_S = 180.0
+CALIBRATION_MAX_S = 60.0
 """Loading, a first export and measuring together; on a machine that takes longer the pool starts with defaults."""
 
 _POLL_S = 0.5

@@ -20,7 +20,7 @@ from .encoder import SentenceEncoder, load_encoder
 from .errors import ConfigurationError
 from .model_loading import choose_dtype
 
-MEASURE_S = 8.0
+MEASURE_S = 3.0
 """All measuring together; loading and a first export come before."""
 
 BATCHES = {"cpu": (4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}

@@ -63,7 +63,7 @@ def jsonl(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def encoder() -> SentenceEncoder:
-    return load_encoder("all-MiniLM-L6-v2", "cpu")
+    return load_encoder("all-MiniLM-L6-v2", "cpu", backend="torch")
 
 
 @pytest.fixture(scope="session")
