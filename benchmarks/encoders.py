@@ -32,7 +32,7 @@ from ragpool.index.runtimes import missing
 from ragpool.index.tokens import padded, tokenize
 
 BATCHES = (1, 8, 32)
-QUERIES = 192
+QUERIES = 64
 WAYS = (("torch", "float32"), ("onnx", "float32"), ("openvino", "float32"),
         ("torch", "bfloat16"), ("openvino", "bfloat16"), ("onnx", "int8"))  # fmt: skip
 

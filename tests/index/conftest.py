@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ragpool.index import build as builder
 from ragpool.index.build import BuildOptions, Built, build_index
 from ragpool.index.encoder import Encoded, Kind, SentenceEncoder, load_encoder
-from ragpool.index.models import Prefixes
+from ragpool.index.models import Prefixes, resolve_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -64,6 +65,14 @@ def jsonl(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def encoder() -> SentenceEncoder:
     return load_encoder("all-MiniLM-L6-v2", "cpu", backend="torch")
+
+
+@pytest.fixture(scope="session")
+def library() -> Any:
+    """sentence-transformers' own model: the truth."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(resolve_model("all-MiniLM-L6-v2"), device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from ragpool.index import build as builder
 from ragpool.index.build import ENCODING, BuildOptions, Built, build_demo, build_index, ensure_demo_index
 from ragpool.index.build_passages import READING
 from ragpool.index.demo import demo_index_dir, demo_rows
-from ragpool.index.encoder import Encoded, Kind, SentenceEncoder
+from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.errors import CorpusError, IndexUnusable, ModelUnusable
 from ragpool.index.manifest import read_manifest
 from ragpool.index.staging import LOCK, STAGING, staging
@@ -34,16 +34,17 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_an_index_of_the_real_model(small: Built, encoder: SentenceEncoder) -> None:
+def test_an_index_of_the_real_model(small: Built, library: Any) -> None:
     with open_index(small.path) as index:
         texts = [
             "Moon The Moon is the only natural satellite of the Earth.",
             "Mount Everest is the highest mountain above sea level.",
         ]
-        truth = encoder._model.encode(texts)
+        truth = library.encode(texts)
         assert np.abs(index.vectors.full[[0, 4]] - truth).max() < 1e-5
         assert index.passages.get(0)["metadata"] == {"year": 1969}
         assert index.passages.find("whale") == 5
+        assert index.manifest.tools["backend"] in ("torch", "onnx", "openvino")
         assert (index.version, index.count, index.dim) == (small.manifest.version, 6, 384)
 
 

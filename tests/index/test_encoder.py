@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index.build import Built
-from ragpool.index.encoder import SentenceEncoder, load_encoder, load_index_encoder
+from ragpool.index.encoder import FORWARD_TOKENS, SentenceEncoder, load_encoder, load_index_encoder
 from ragpool.index.errors import DeviceUnavailable, ModelUnusable
 from ragpool.index.manifest import Manifest
 from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
@@ -21,14 +21,6 @@ from ragpool.index.tokens import batches
 TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "of middling length"]
 MODEL = "all-MiniLM-L6-v2"
 INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-
-
-@pytest.fixture(scope="module")
-def library() -> Any:
-    """sentence-transformers' own model: the truth."""
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(resolve_model(MODEL), device="cpu")
 
 
 def test_vectors_are_those_of_the_library(encoder: SentenceEncoder, library: Any) -> None:
@@ -79,6 +71,7 @@ def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: p
 
     monkeypatch.setattr(encoder, "_embed", cramped)
     monkeypatch.setattr(encoder, "max_batch_tokens", 2_048)
+    monkeypatch.setitem(FORWARD_TOKENS, "cpu", 10_000)
     assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
     assert sizes[0] == 6
     assert encoder.max_batch_tokens < 2_048
