@@ -30,7 +30,7 @@ class Tokenized:
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int, kind: str = "query") -> Tokenized:
     """The tokens of `texts`, not padded, by the Rust tokenizer inside a fast tokenizer of transformers.
 
-    Asked directly, and without the offsets that nobody reads: 0.06 ms a query against 0.12 through transformers.
+    Asked directly, and without the offsets that nobody reads.
     """
     core = tokenizer.backend_tokenizer
     cut = core.truncation
