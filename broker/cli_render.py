@@ -10,7 +10,7 @@ BROKER_DOWN = "down"
 _WORKER_COLUMNS = (
     ("worker", "id"), ("pid", "pid"), ("device", "device"), ("state", "state"), ("in flight", "in_flight"), ("served", "served"),
     ("q/s", "qps"), ("batch", "batch_mean"), ("p50 ms", "p50_ms"), ("p99 ms", "p99_ms"), ("engine", "engine"),
-    ("dtype", "dtype"), ("index", "index_version"),
+    ("backend", "backend"), ("dtype", "dtype"), ("index", "index_version"),
 )  # fmt: skip
 
 
