@@ -51,6 +51,7 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     wanted = settings.worker
     encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)
     engine = load_engine(index, device if settings.index.gpu else "cpu", settings.index.engine)
+    on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
     warm_up(pipeline)
