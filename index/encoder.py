@@ -56,8 +56,8 @@ class Encoder(Protocol):
     prefixes: Prefixes
 
     @property
-    def two_steps(self) -> bool:
-        """Whether `encode` is `tokenize` and `encode_tokens`; false for models that leave both to their library."""
+    def kinds_alike(self) -> bool:
+        """Whether a text has the same vector as a query and as a passage."""
         ...
 
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded: ...
@@ -101,8 +101,8 @@ class SentenceEncoder:
         self._library = loaded.model if self._tokenizer is None else None
 
     @property
-    def two_steps(self) -> bool:
-        return self._tokenizer is not None
+    def kinds_alike(self) -> bool:
+        return self._tokenizer is not None and self.prefixes.query == self.prefixes.passage
 
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded:
         """The vectors of `texts` in their order. Raises `ModelUnusable` where the dtype is too narrow for the model."""

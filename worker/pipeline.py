@@ -59,12 +59,12 @@ class Encodings:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`sound` jobs and the answers to the others; the distinct texts of each kind with their tokens, and their places."""
+    """`sound` jobs and the answers to the others; the tokens of the distinct texts of each kind, and their places."""
 
     sound: list[Job]
     refused: list[Answer]
     place: dict[Key, int]
-    texts: list[tuple[Kind, list[str], Tokenized | None]]
+    tokenized: list[Tokenized]
     ms: dict[str, float]
 
 
@@ -99,7 +99,6 @@ class Pipeline:
         self._passages = passages
         self._index_version = index_version
         self._tokenizing = threading.Lock()
-        self._kinds_alike = encoder.two_steps and encoder.prefixes.query == encoder.prefixes.passage
 
     def stream(self) -> AbstractContextManager[Any]:
         """For as long as a thread computes."""
@@ -162,28 +161,24 @@ class Pipeline:
         """The texts of all jobs, each once, and once for both kinds where the model makes no difference between them."""
         keys = dict.fromkeys(key for job in prepared.sound for key in _keys(job))
         known: dict[str, int] = {}
+        count = 0
         for kind in KINDS:
             fresh = [text for its_kind, text in keys if its_kind == kind and text not in known]
-            start = sum(len(texts) for _, texts, _ in prepared.texts)
-            known |= {text: start + i for i, text in enumerate(fresh)}
+            known |= {text: count + i for i, text in enumerate(fresh)}
             prepared.place.update(((kind, text), known[text]) for its_kind, text in keys if its_kind == kind)
             if fresh:
-                prepared.texts.append((kind, fresh, self._tokens(fresh, kind)))
-            if not self._kinds_alike:
+                with self._tokenizing:
+                    prepared.tokenized.append(self._encoder.tokenize(fresh, kind))
+                count += len(fresh)
+            if not self._encoder.kinds_alike:
                 known = {}
-
-    def _tokens(self, texts: list[str], kind: Kind) -> Tokenized | None:
-        if not self._encoder.two_steps:
-            return None
-        with self._tokenizing:
-            return self._encoder.tokenize(texts, kind)
 
     def _encode(self, prepared: Prepared) -> Encodings:
         vectors: list[Floats] = []
         tokens: list[int] = []
         truncated: list[bool] = []
-        for kind, texts, tokenized in prepared.texts:
-            encoded = self._encoder.encode(texts, kind) if tokenized is None else self._encoder.encode_tokens(tokenized)
+        for tokenized in prepared.tokenized:
+            encoded = self._encoder.encode_tokens(tokenized)
             vectors.append(encoded.vectors)
             tokens += encoded.tokens
             truncated += encoded.truncated

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from ragpool.index.models import Prefixes
 from ragpool.wire import bodies, codec
 from ragpool.wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply, Request
 from ragpool.worker.batcher import Job
@@ -24,20 +23,17 @@ class Encoded:
 class LengthEncoder:
     """A text becomes (its length, 1); passages get the second value negative. Remembers what it was given."""
 
-    prefixes = Prefixes("query: ", "passage: ")
+    kinds_alike = False
 
-    def __init__(self, two_steps: bool = True) -> None:
+    def __init__(self) -> None:
         self.given: list[list[str]] = []
-        self.two_steps = two_steps
 
     def tokenize(self, texts: Sequence[str], kind: str = "query") -> tuple[list[str], str]:
         return list(texts), kind
 
     def encode_tokens(self, tokenized: tuple[list[str], str]) -> Encoded:
-        return self.encode(*tokenized)
-
-    def encode(self, texts: Sequence[str], kind: str = "query") -> Encoded:
-        self.given.append(list(texts))
+        texts, kind = tokenized
+        self.given.append(texts)
         rows = np.array([[len(text), 1 if kind == "query" else -1] for text in texts], np.float32)
         return Encoded(rows, [len(text) for text in texts], [len(text) > 20 for text in texts])
 
@@ -60,9 +56,9 @@ class Shelf:
         return int(passage_id[1:]) if passage_id in {f"p{row}" for row in range(6)} else None
 
 
-@pytest.fixture(params=[True, False], ids=["in two steps", "by the library"])
-def encoder(request: pytest.FixtureRequest) -> LengthEncoder:
-    return LengthEncoder(request.param)
+@pytest.fixture
+def encoder() -> LengthEncoder:
+    return LengthEncoder()
 
 
 @pytest.fixture
@@ -99,10 +95,10 @@ def test_identical_texts_are_encoded_once(pipeline: Pipeline, encoder: LengthEnc
 class OneKindEncoder(LengthEncoder):
     """Makes no difference between queries and passages."""
 
-    prefixes = Prefixes("", "")
+    kinds_alike = True
 
-    def encode(self, texts: Sequence[str], kind: str = "query") -> Encoded:
-        return super().encode(texts, "query")
+    def encode_tokens(self, tokenized: tuple[list[str], str]) -> Encoded:
+        return super().encode_tokens((tokenized[0], "query"))
 
 
 def embed(number: int, *texts: str, kind: str) -> Job:
