@@ -1,63 +1,82 @@
-"""Corpus to index directory. Streams: memory does not grow with the corpus, but for the sorted ids (16 bytes a passage).
+"""Corpus to index directory. Streams: memory does not grow with the corpus, but for the sorted ids (at most 26 bytes a passage)
+and what an index type of its own needs.
 
 First every row is read, checked and written as a passage, so that a bad row stops the build in its first minutes, not its last;
-then the passages are encoded in their order, and last the new version is put in place. Until that moment the old index serves.
+then the passages are encoded, shard by shard, and last the new version is put in place. Until that moment the old index serves. A
+build that was killed at any moment goes on where it was when the same is asked for again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
-import hashlib
-import json
 import os
-import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ..conf import devices
+from ..conf.cores import usable_cores
+from .build_finish import Finish, cut_trailers, has_passages, read_sealed, tools
 from .build_passages import Progress, write_passages
-from .corpus import Row, check_corpus, read_corpus
-from .demo import SOURCE, demo_index_dir, demo_rows
+from .build_state import (
+    ENCODED,
+    STATE,
+    BuildState,
+    EncodedBy,
+    EncodedShards,
+    ReadPassages,
+    agree,
+    digest,
+    read_passages,
+    read_state,
+    write_json,
+)
+from .chunks import Chunking, Cut, cut_by_tokens
+from .corpus import Row, corpus_files, read_corpus
+from .demo import SOURCE, demo_fingerprint, demo_index_dir, demo_rows
+from .encoders import EncoderProcesses, Encoders, OneEncoder, Tell
 from .errors import ConfigurationError, IndexUnusable
-from .manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, FileEntry, Manifest, ModelIdentity
+from .hub import model_folder
+from .manifest import CorpusFacts, Manifest
 from .models import DEFAULT_MODEL
-from .passage import TEXT_ONLY, TITLE_AND_TEXT, encoded_text
-from .passage_writer import PassageWriter
-from .passages import IDS, OFFSETS, ROWS, PassageStore
+from .passage import TEXT_ONLY, TITLE_AND_TEXT
 from .rows import Fields
-from .staging import publish, seal, staging
+from .shards import Work, digest_of, prepare
+from .staging import Staging, clear, publish, staging
 from .store import open_index
-from .vectors import FULL, HALF, VectorWriter
+from .vector_files import Wanted, check_type
 
 if TYPE_CHECKING:
     from .encoder import Encoder
 
-TYPES = ("auto", FLAT)
 ENCODING = "encoding"
 
-_ENCODE_ROWS = {"cpu": 256, "cuda": 8_192}
-"""Passages sorted by length and encoded at a time."""
+_SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
+"""Passages of a shard: sorted by length and encoded at once, and lost at most by each process when a build is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build. Prefixes and `normalize` that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY."""
+    """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
+    that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `restart`: go on from nothing."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"
     type: str = "auto"
+    bytes_per_vector: int = 32
     encode: str = TITLE_AND_TEXT
     fields: Fields = field(default_factory=Fields)
+    chunking: Chunking = field(default_factory=Chunking)
     skip_bad: bool = False
     query_prefix: str | None = None
     passage_prefix: str | None = None
     normalize: bool | None = None
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +88,38 @@ class Built:
     skipped: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What is read: its names for the manifest, something that changes when its content may have, and its rows."""
+
+    sources: tuple[str, ...]
+    identity: object
+    rows: Callable[[Cut | None], Iterator[Row]]
+
+
 def build_index(
     corpus: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: BuildOptions = BuildOptions(),
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Built:
-    """Builds the index of the files and folders in `corpus`. Raises `CorpusError`, `ModelUnusable`, `DeviceUnavailable`, or
-    `ConfigurationError`; whatever it raises, an index that is in `out` already stays as it is."""
-    check_corpus(corpus)
-    rows = read_corpus(corpus, options.fields)
-    return _build(rows, tuple(Path(path).resolve().name for path in corpus), Path(out), options, progress or _silent)
+    """Builds the index of the files and folders in `corpus`; `tell` hears sentences on what is not as usual.
+
+    Raises `CorpusError`, `ModelUnusable`, `DeviceUnavailable`, `EncodingFailed` or `ConfigurationError`; whatever it raises, an
+    index that is in `out` already stays as it is.
+    """
+    files = [path.resolve() for path, _ in corpus_files(corpus)]
+    stamps = [(str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns) for path in files for found in (path.stat(),)]
+    sources = tuple(Path(path).resolve().name for path in corpus)
+    read = Corpus(sources, stamps, lambda cut: read_corpus(corpus, options.fields, cut))
+    return _build(read, Path(out), options, progress or _silent, tell or _unheard)
 
 
 def build_demo(out: str | os.PathLike[str], options: BuildOptions = BuildOptions(), progress: Progress | None = None) -> Built:
     """The index of the built-in demo corpus in `out`: built, unless it is there already. Waits for a build that is under way."""
-    return _build(demo_rows(), (SOURCE,), Path(out), options, progress or _silent, demo=True)
+    read = Corpus((SOURCE,), demo_fingerprint(), lambda cut: demo_rows())
+    return _build(read, Path(out), options, progress or _silent, _unheard, demo=True)
 
 
 def ensure_demo_index(progress: Progress | None = None, device: str = "auto") -> Path:
@@ -92,33 +127,118 @@ def ensure_demo_index(progress: Progress | None = None, device: str = "auto") ->
     return build_demo(demo_index_dir(), BuildOptions(device=device), progress).path
 
 
-def _build(
-    rows: Iterable[Row], sources: tuple[str, ...], out: Path, options: BuildOptions, progress: Progress, demo: bool = False
-) -> Built:
-    if options.type not in TYPES:
-        raise ConfigurationError(f"cannot build an index of type {options.type!r}: known are {', '.join(TYPES)}")
+def load(options: BuildOptions, device: str, threads: int) -> tuple[Encoder, EncodedBy]:
+    """The encoder of a process that encodes on `device` with `threads` threads, and what it is. Raises as `load_encoder`."""
+    encoder = _encoder(dataclasses.replace(options, device=device))
+    if encoder.backend == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+    by = EncodedBy(
+        model=encoder.model,
+        fingerprint=encoder.fingerprint,
+        dim=encoder.dim,
+        max_length=encoder.max_length,
+        normalize=encoder.normalize,
+        query_prefix=encoder.prefixes.query,
+        passage_prefix=encoder.prefixes.passage,
+        encode=options.encode,
+        device=encoder.device.partition(":")[0],
+        dtype=encoder.dtype,
+        backend=encoder.backend,
+        tools=tools(),
+    )
+    return encoder, by
+
+
+def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress, tell: Tell, demo: bool = False) -> Built:
+    check_type(options.type)
     if options.encode not in (TITLE_AND_TEXT, TEXT_ONLY):
         raise ConfigurationError(f"cannot encode {options.encode!r}: known are {TITLE_AND_TEXT}, {TEXT_ONLY}")
-    with staging(out, wait=demo) as folder:
+    with staging(out, wait=demo) as staged:
         present = _present_demo(out, options) if demo else None
         if present is not None:
             return Built(out, present, ())
-        encoder = _encoder(options)
-        passages = PassageWriter(folder)
-        vectors = VectorWriter(folder, encoder.dim)
-        writers = {**passages.writers(), **vectors.writers()}
-        try:
-            skipped = write_passages(rows, passages, options.encode, options.skip_bad, progress)
-            _write_vectors(passages, vectors, encoder, options.encode, progress)
-            version = _version({role: writer.data_digest() for role, writer in writers.items()}, encoder, options)
-            widths = {ROWS: 0, OFFSETS: 1, IDS: 2, FULL: encoder.dim, HALF: encoder.dim}
-            files = seal(writers, passages.count, widths, version)
-            manifest = _manifest(version, encoder, vectors, files, _facts(sources, options, skipped.count))
-            publish(folder, out, manifest)
-        finally:
-            for writer in writers.values():
-                writer.close()
-    return Built(out, manifest, tuple(map(str, skipped.first)))
+        if options.restart:
+            clear(staged.folder)
+        earlier = read_state(staged.folder)
+        names = _devices(options.device)
+        threads = earlier.threads if earlier else max(1, usable_cores() // len(names))
+        with contextlib.closing(_encoders(names, threads, options, staged, tell)) as encoders:
+            state, told = agree(earlier, BuildState(encoders.by, threads, _SHARD_ROWS[encoders.by.device]), out)
+            if told:
+                tell(told)
+                (staged.folder / ENCODED).unlink(missing_ok=True)
+            write_json(staged.folder / STATE, dataclasses.asdict(state))
+            read, manifest = _made(corpus, state, encoders, options, staged.folder, progress, tell)
+        publish(staged.folder, out, manifest)
+    return Built(out, manifest, read.sentences)
+
+
+def _made(
+    corpus: Corpus, state: BuildState, encoders: Encoders, options: BuildOptions, folder: Path, progress: Progress, tell: Tell
+) -> tuple[ReadPassages, Manifest]:
+    """Everything but the last step: all files are complete. Each part is made now unless it was."""
+    reading = _reading(corpus, state, options)
+    read = read_passages(folder, reading)
+    if read is not None:
+        manifest = read_sealed(folder, _finish(corpus, state, read, options, folder).key)
+        if manifest is not None:
+            return read, manifest
+    if read is None or not has_passages(folder):
+        chunking = options.chunking
+        cut = cut_by_tokens(chunking, model_folder(options.model), state.by.max_length) if chunking.tokens else None
+        read = write_passages(corpus.rows(cut), folder, reading, options.encode, options.skip_bad, progress)
+    _encode(encoders, state, read, folder, progress, tell)
+    return read, _finish(corpus, state, read, options, folder).seal(datetime.datetime.now(datetime.timezone.utc))
+
+
+def _devices(wanted: str) -> tuple[str, ...]:
+    """The devices to encode on, a process each. "auto" is left to the process where there are not several."""
+    names = tuple(name.strip() for name in wanted.split(","))
+    found = devices.resolve(names, os.environ)
+    if len({name.partition(":")[0] for name in found}) > 1:
+        raise ConfigurationError(f"the devices of a build are all of one kind, and {wanted} are not")
+    return found if len(found) > 1 else names
+
+
+def _encoders(names: tuple[str, ...], threads: int, options: BuildOptions, staged: Staging, tell: Tell) -> Encoders:
+    if len(names) == 1:
+        return OneEncoder(*load(options, names[0], threads))
+    given = ("model", "dtype", "encode", "query_prefix", "passage_prefix", "normalize")
+    return EncoderProcesses(names, {name: getattr(options, name) for name in given}, threads, (staged.lock_fd,), tell)
+
+
+def _reading(corpus: Corpus, state: BuildState, options: BuildOptions) -> str:
+    """Identifies the files, how they are read, and what cuts them."""
+    how = [options.encode, options.skip_bad, dataclasses.asdict(options.fields), dataclasses.asdict(options.chunking)]
+    return digest([corpus.identity, how, state.by.tools["ragpool"], state.by.fingerprint if options.chunking.tokens else ""])
+
+
+def _finish(corpus: Corpus, state: BuildState, read: ReadPassages, options: BuildOptions, folder: Path) -> Finish:
+    fields = options.fields
+    facts = CorpusFacts(corpus.sources, fields.id, fields.title, fields.text, options.encode, read.skipped)
+    return Finish(folder, state, read, Wanted(options.type, options.bytes_per_vector, state.seed, state.threads), facts)
+
+
+def _encode(encoders: Encoders, state: BuildState, read: ReadPassages, folder: Path, progress: Progress, tell: Tell) -> None:
+    """Encodes the shards that are not on disk yet."""
+    work = Work(str(folder), read.count, state.by.dim, state.shard_rows, state.by.encode)
+    cut_trailers(work)
+    prepare(work)
+    with EncodedShards(folder, state.key(read.sha256)) as shards:
+        if shards.thrown_away:
+            tell(f"{shards.thrown_away} encoded shards are thrown away: the passages changed")
+        shards.keep([shard for shard, found in shards.digests.items() if digest_of(work, shard) == found])
+        done = sum(len(work.rows(shard)) for shard in shards.digests)
+        if done:
+            tell(f"going on: {done:,} of {work.count:,} passages are encoded already")
+        progress(ENCODING, done, work.count)
+        missing = [shard for shard in range(work.shards) if shard not in shards.digests]
+        for shard, found in encoders.encode(work, missing):
+            shards.add(shard, found)
+            done += len(work.rows(shard))
+            progress(ENCODING, done, work.count)
 
 
 def _encoder(options: BuildOptions) -> Encoder:
@@ -135,76 +255,19 @@ def _encoder(options: BuildOptions) -> Encoder:
     )
 
 
-def _write_vectors(passages: PassageWriter, vectors: VectorWriter, encoder: Encoder, encode: str, progress: Progress) -> None:
-    for writer in passages.writers().values():
-        writer.flush()
-    store = PassageStore(*(np.memmap(passages.writers()[role].path, dtype=np.uint8, mode="r") for role in (ROWS, OFFSETS, IDS)))
-    step = _ENCODE_ROWS["cpu" if encoder.device == "cpu" else "cuda"]
-    progress(ENCODING, 0, store.count)
-    for first in range(0, store.count, step):
-        some = [store.get(row) for row in range(first, min(first + step, store.count))]
-        texts = [encoded_text(passage["title"], passage["text"], encode) for passage in some]
-        vectors.append(encoder.encode(texts, "passage").vectors)
-        progress(ENCODING, vectors.count, store.count)
-
-
-def _version(digests: dict[str, bytes], encoder: Encoder, options: BuildOptions) -> str:
-    """Derived from everything that an answer depends on: the same content has the same version wherever it was built."""
-    told = {role: digest.hex() for role, digest in digests.items()}
-    how = [FORMAT, encoder.fingerprint, encoder.prefixes.query, encoder.prefixes.passage, encoder.max_length, options.encode]
-    return hashlib.sha256(json.dumps([told, how], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _manifest(
-    version: str, encoder: Encoder, vectors: VectorWriter, files: dict[str, FileEntry], corpus: CorpusFacts
-) -> Manifest:
-    return Manifest(
-        format=FORMAT,
-        version=version,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        type=FLAT,
-        factory="Flat",
-        count=vectors.count,
-        dim=encoder.dim,
-        metric=INNER_PRODUCT,
-        normalized=encoder.normalize,
-        model=ModelIdentity(encoder.model, encoder.fingerprint),
-        query_prefix=encoder.prefixes.query,
-        passage_prefix=encoder.prefixes.passage,
-        max_length=encoder.max_length,
-        dtype=encoder.dtype,
-        device=encoder.device,
-        corpus=corpus,
-        norms=vectors.norms(),
-        tools=_tools() | {"backend": encoder.backend},
-        files=files,
-    )
-
-
-def _facts(sources: tuple[str, ...], options: BuildOptions, skipped: int) -> CorpusFacts:
-    fields = options.fields
-    return CorpusFacts(sources, fields.id, fields.title, fields.text, options.encode, skipped)
-
-
-def _tools() -> dict[str, str]:
-    tools = {"python": platform.python_version()}
-    for name in ("ragpool", "torch", "sentence-transformers", "transformers", "numpy"):
-        try:
-            tools[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            tools[name] = "unknown"
-    return tools
-
-
 def _present_demo(out: Path, options: BuildOptions) -> Manifest | None:
     """The manifest of the demo index in `out`, if there is one for this Python and this model."""
     try:
         manifest = open_index(out).manifest
     except IndexUnusable:
         return None
-    same = manifest.corpus.sources == (SOURCE,) and manifest.tools.get("python") == platform.python_version()
+    same = manifest.corpus.sources == (SOURCE,) and manifest.tools.get("python") == tools()["python"]
     return manifest if same and manifest.model.name == options.model else None
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:
+    pass
+
+
+def _unheard(sentence: str) -> None:
     pass

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..conf.settings import Settings
 from . import cli_text
-from .cli_base import config_option, device_option, json_option, print_index, settings_from
+from .chunks import Chunking
+from .cli_base import config_option, json_option, print_index, settings_from
 from .models import DEFAULT_MODEL
 from .passage import TEXT_ONLY, TITLE_AND_TEXT
 from .rows import Fields
@@ -18,22 +19,38 @@ if TYPE_CHECKING:
     from .build import BuildOptions
 
 
+_SETTINGS = {
+    "model": "worker.model",
+    "device": "pool.devices",
+    "dtype": "worker.dtype",
+    "type_": "index.type",
+    "bytes_per_vector": "index.bytes_per_vector",
+}
+"""Flags that are settings."""
+
+
 @click.command()
 @click.argument("corpus", nargs=-1, metavar="CORPUS...")
 @click.option("--out", metavar="DIR", help="Index directory to write [index.path of the configuration].")
 @click.option("--demo", is_flag=True, help="Build the built-in demo corpus, by default into the cache folder.")
 @click.option("--model", metavar="M", help=f"Name or folder of the encoder [{DEFAULT_MODEL}].")
-@device_option
+@click.option(
+    "--device", metavar="D,D...", help="cpu, cuda, cuda:N, or several of one kind: a process for each [auto: all CUDA, else cpu]."
+)
 @click.option("--dtype", metavar="T", help="float32, float16, bfloat16, or auto: float16 on CUDA, else float32.")
 @click.option("--type", "type_", metavar="T", help="What to build: auto or flat.")
+@click.option("--bytes-per-vector", type=int, metavar="N", help="Size of a vector in a compact index [32].")
 @click.option("--encode", type=click.Choice([TITLE_AND_TEXT, TEXT_ONLY]), default=TITLE_AND_TEXT, show_default=True)
 @click.option("--id-field", metavar="NAME", default="", help="Field of the ids [_id or id].")
 @click.option("--title-field", metavar="NAME", default="", help="Field of the titles [title].")
 @click.option("--text-field", metavar="NAME", default="", help="Field of the texts [text, or contents].")
+@click.option("--chunk-tokens", type=int, default=0, metavar="N", help="Cut what is longer into passages of at most N tokens.")
+@click.option("--chunk-overlap", type=int, default=0, metavar="M", help="Tokens that such passages share with the one before.")
 @click.option("--query-prefix", metavar="TEXT", help="Put before every query [what the model wants].")
 @click.option("--passage-prefix", metavar="TEXT", help="Put before every passage [what the model wants].")
 @click.option("--normalize/--no-normalize", default=None, help="Bring vectors to length 1 [what the model wants].")
 @click.option("--skip-bad", is_flag=True, help="Skip and count bad rows instead of stopping at the first.")
+@click.option("--restart", is_flag=True, help="Throw away what an earlier build that did not end has left.")
 @click.option("--quiet", is_flag=True, help="Do not print what was made.")
 @config_option
 @json_option
@@ -51,17 +68,18 @@ def build(
 ) -> None:
     """Build an index of JSONL, TSV, Parquet, .txt and .md files, or of folders of them.
 
-    An index that is in DIR already serves on until the new one is complete.
+    An index that is in DIR already serves on until the new one is complete. A build that was killed goes on where it was when
+    the same command is given again.
 
     \b
     Examples:
       rag-index build corpus.jsonl.gz --out wiki
       rag-index build docs/ notes.tsv --out mine --model intfloat/e5-base-v2 --device cuda:0
+      rag-index build wiki.jsonl.zst --out wiki --device cuda:0,cuda:1 --chunk-tokens 200 --chunk-overlap 20
       rag-index build passages.parquet --out p --id-field docid --text-field body --skip-bad
       rag-index build --demo
     """
-    given = {"index.path": out, "worker.model": flags["model"], "worker.dtype": flags["dtype"], "index.type": flags["type_"]}
-    settings = settings_from(ctx, config, given)
+    settings = settings_from(ctx, config, {"index.path": out, **{key: flags[name] for name, key in _SETTINGS.items()}})
     if demo and corpus:
         raise click.UsageError("--demo builds the built-in corpus: name no other")
     sources = corpus or ((settings.index.corpus,) if settings.index.corpus else ())
@@ -77,11 +95,18 @@ def build(
         if demo:
             built = build_demo(out or demo_index_dir(), options, progress)
         else:
-            built = build_index(sources, settings.index.path, options, progress)
-    for sentence in built.skipped:
-        click.echo(f"skipped: {sentence}", err=True)
+            built = build_index(sources, settings.index.path, options, progress, progress.tell)
+    _tell_skipped(built.skipped, built.manifest.corpus.skipped)
     if not quiet:
         print_index(built.path, as_json)
+
+
+def _tell_skipped(first: Sequence[str], count: int) -> None:
+    for sentence in first:
+        click.echo(f"skipped: {sentence}", err=True)
+    if count:
+        more = f", the first {len(first)} of them above" if count > len(first) else ""
+        click.echo(f"skipped {count:,} bad {'rows' if count > 1 else 'row'}{more}", err=True)
 
 
 def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
@@ -89,14 +114,17 @@ def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
 
     return BuildOptions(
         model=settings.worker.model or DEFAULT_MODEL,
-        device=flags["device"],
+        device=",".join(settings.pool.devices),
         dtype=settings.worker.dtype,
         backend=settings.worker.backend,
         type=settings.index.type,
+        bytes_per_vector=settings.index.bytes_per_vector,
         encode=flags["encode"],
         fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),
+        chunking=Chunking(flags["chunk_tokens"], flags["chunk_overlap"]),
         skip_bad=flags["skip_bad"],
         query_prefix=flags["query_prefix"],
         passage_prefix=flags["passage_prefix"],
         normalize=flags["normalize"],
+        restart=flags["restart"],
     )

@@ -4,54 +4,80 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import click
 
 from .manifest import Manifest
 
 _LINES = 10
-"""Lines of progress for a stage where stderr is no terminal."""
+"""Lines of progress for a stage where stderr is no terminal, if it is quick."""
+_SILENCE_S = 60.0
+"""The longest time without one, if it is not."""
+_BAR = 24
+_DRAWN_S = 0.1
 
 
 class Progress:
-    """Tells how far a stage is: a bar with rate and remaining time on a terminal, else a line now and then."""
+    """Tells how far a stage is, how fast it goes and how long it takes on: a bar on a terminal, else a line now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, terminal: bool | None = None) -> None:
+        self._clock = clock
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._stage = ""
-        self._bar: Any = None
-        self._told = -1
-        self._terminal = sys.stderr.isatty()
+        self._first = self._tenth = 0
+        self._since = self._shown_at = 0.0
+        self._open = False
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        now = self._clock()
         if stage != self._stage:
             self.close()
-            self._stage, self._told = stage, -1
-        if total is None:
-            if self._terminal:
-                click.echo(f"\r{stage} {done:,}", err=True, nl=False)
-        elif self._terminal:
-            self._advance(stage, done, total)
-        elif done * _LINES // max(total, 1) > self._told:
-            self._told = done * _LINES // max(total, 1)
-            click.echo(f"{stage} {done:,} of {total:,}", err=True)
+            self._stage, self._first, self._tenth = stage, done, -1
+            self._since = self._shown_at = now
+        finished = total is not None and done >= total
+        tenth = done * _LINES // max(total, 1) if total is not None else self._tenth
+        quiet_s = now - self._shown_at
+        if self._terminal:
+            if finished or quiet_s >= _DRAWN_S:
+                self._draw(progress_line(stage, done, total, done - self._first, now - self._since, _BAR), now)
+        elif tenth > self._tenth or quiet_s >= _SILENCE_S:
+            self._tenth, self._shown_at = tenth, now
+            click.echo(progress_line(stage, done, total, done - self._first, now - self._since), err=True)
+
+    def tell(self, sentence: str) -> None:
+        """A line of its own, whatever is drawn."""
+        self.close()
+        click.echo(sentence, err=True)
 
     def close(self) -> None:
         """Ends the line of a bar."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
+        if self._open:
+            click.echo(err=True)
+            self._open = False
 
-    def _advance(self, stage: str, done: int, total: int) -> None:
-        if self._bar is None:
-            click.echo("\r", err=True, nl=False)
-            self._bar = click.progressbar(length=total, label=stage, show_pos=True, show_eta=True, file=sys.stderr)
-            self._bar.__enter__()
-        seconds = self._bar.time_per_iteration
-        if seconds:
-            self._bar.label = f"{stage} {1 / seconds:,.0f}/s"
-        self._bar.update(done - self._bar.pos)
+    def _draw(self, line: str, now: float) -> None:
+        click.echo(f"\r{line}\x1b[K", err=True, nl=False)
+        self._shown_at, self._open = now, True
+
+
+def progress_line(stage: str, done: int, total: int | None, new: int, seconds: float, bar: int = 0) -> str:
+    """`new` of the `done` were done in these `seconds`: the rate and the time left are told by them alone."""
+    rate = new / seconds if seconds > 0 else 0.0
+    speed = f", {rate:,.0f}/s" if rate >= 1 else f", {rate:.2g}/s" if rate else ""
+    if total is None:
+        return f"{stage} {done:,}{speed}"
+    drawn = f"[{'#' * (bar * done // max(total, 1)):<{bar}}] " if bar else ""
+    left = f", {_duration((total - done) / rate)} left" if rate and done < total else ""
+    return f"{stage} {drawn}{done:,} of {total:,}{speed}{left}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @contextlib.contextmanager
@@ -67,7 +93,7 @@ def progress() -> Iterator[Progress]:
 def facts(manifest: Manifest) -> dict[str, object]:
     """What `info` shows of an index, by name."""
     total = sum(entry.size for entry in manifest.files.values())
-    vectors = sum(entry.size for role, entry in manifest.files.items() if role in ("f32", "bf16"))
+    vectors = sum(entry.size for role, entry in manifest.files.items() if not entry.name.startswith("passages-"))
     return {
         "version": manifest.version,
         "created": manifest.created,

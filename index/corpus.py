@@ -1,11 +1,12 @@
-"""Reads a corpus, file by file and row by row, whatever its shape. Never holds more than one row (Parquet: one batch of rows).
+"""Reads a corpus, file by file and row by row, whatever its shape. Never holds more than one row (Parquet: one batch of rows,
+text files: one file).
 
 | file                                            | a row is                                                     |
 |-------------------------------------------------|--------------------------------------------------------------|
 | .jsonl .ndjson, also with .gz or .zst           | a JSON object: {_id, title, text}, {id, contents}, {id, title, text} |
 | .tsv, also with .gz or .zst                     | a line under a header that names id, text, title             |
 | .parquet                                        | a row with such columns                                      |
-| .txt .md                                        | a passage of the file, cut at paragraphs                     |
+| .txt .md                                        | a document, cut into passages                                |
 | a folder                                        | the rows of all such files in it, in the order of their names |
 """
 
@@ -13,15 +14,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .chunks import Cut, cut_by_words, pieces_of
 from .documents import read_document
 from .errors import ConfigurationError, CorpusError
 from .lines import decode_line, read_lines
 from .parquet import read_parquet
 from .passage import BadRow, Passage
-from .rows import Fields, passage_from, passage_from_json, passage_from_tsv, split_tsv
+from .rows import Fields, missing_column, passage_from, passage_from_json, passage_from_tsv, split_tsv
 
 JSON_LINES = (".jsonl", ".ndjson")
 TSV = (".tsv",)
@@ -45,26 +47,39 @@ class Row:
         return CorpusError(self.file, self.line, reason or self.reason, self.unit)
 
 
-def read_corpus(paths: Sequence[str | os.PathLike[str]], fields: Fields = Fields()) -> Iterator[Row]:  # noqa: B008 - frozen
-    """The rows of all `paths`, in order. Raises `CorpusError` where a file cannot be read on, bad rows are told in the row."""
+def read_corpus(
+    paths: Sequence[str | os.PathLike[str]],
+    fields: Fields = Fields(),  # noqa: B008 - frozen
+    cut: Cut | None = None,
+) -> Iterator[Row]:
+    """The rows of all `paths`, in order; long ones cut by `cut`, without it only text files are, by words.
+
+    Raises `CorpusError` where a file cannot be read on; bad rows are told in the row.
+    """
+    for path, root in corpus_files(paths):
+        if _kind(path) in DOCUMENTS:
+            yield from _document_rows(path, root, cut or cut_by_words)
+        elif cut is None:
+            yield from _reader(path)(path, fields)
+        else:
+            yield from (piece for row in _reader(path)(path, fields) for piece in _pieces(row, cut))
+
+
+def corpus_files(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
+    """(file, folder its name is told from) of all files that `paths` name, in their order.
+
+    Raises `ConfigurationError` where a path is not there or of no known kind.
+    """
     files = [found for path in paths for found in _files(Path(path))]
     if not files:
         raise ConfigurationError(f"there is no corpus file in {', '.join(map(str, paths))}: known are {KNOWN}")
-    for path, root in files:
-        yield from _reader(path)(path, root, fields)
+    return files
 
 
-def check_corpus(paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Raises `ConfigurationError` where a path is not there or of no known shape."""
-    if not [found for path in paths for found in _files(Path(path))]:
-        raise ConfigurationError(f"there is no corpus file in {', '.join(map(str, paths))}: known are {KNOWN}")
-
-
-_Reader = Callable[[Path, Path, Fields], Iterator[Row]]
+_Reader = Callable[[Path, Fields], Iterator[Row]]
 
 
 def _files(path: Path) -> Iterator[tuple[Path, Path]]:
-    """(file, folder its name is told from) of a file or everything known in a folder."""
     if path.is_dir():
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -94,43 +109,60 @@ def _reader(path: Path) -> _Reader:
         return _json_rows
     if kind in TSV:
         return _tsv_rows
-    return _parquet_rows if kind in PARQUET else _document_rows
+    return _parquet_rows
 
 
-def _json_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
+def _json_rows(path: Path, fields: Fields) -> Iterator[Row]:
     for number, line in read_lines(path):
         if line.strip():
             yield _row(path, number, lambda line=line: passage_from_json(decode_line(line), fields))  # type: ignore[misc]
 
 
-def _tsv_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
+def _tsv_rows(path: Path, fields: Fields) -> Iterator[Row]:
     header: list[str] | None = None
     for number, line in read_lines(path):
         if header is None:
-            header = _header(path, number, line)
+            header = _header(path, number, line, fields)
         elif line.strip():
             names = header
             yield _row(path, number, lambda line=line: passage_from_tsv(decode_line(line), names, fields))  # type: ignore[misc]  # noqa: B023
 
 
-def _header(path: Path, number: int, line: bytes) -> list[str]:
+def _header(path: Path, number: int, line: bytes, fields: Fields) -> list[str]:
     try:
         header = split_tsv(decode_line(line))
     except ValueError as error:
         raise CorpusError(str(path), number, str(error)) from None
     if len(set(header)) != len(header) or len(header) < 2:
         raise CorpusError(str(path), number, f"{line[:80]!r} is not a header of tab-separated field names like id, text, title")
+    if problem := missing_column(header, fields):
+        raise CorpusError(str(path), number, problem)
     return header
 
 
-def _parquet_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
-    for number, row in enumerate(read_parquet(path), start=1):
+def _parquet_rows(path: Path, fields: Fields) -> Iterator[Row]:
+    for number, row in enumerate(read_parquet(path, fields), start=1):
         yield _row(path, number, lambda row=row: passage_from(row, fields), "row")  # type: ignore[misc]
 
 
-def _document_rows(path: Path, root: Path, fields: Fields) -> Iterator[Row]:
-    for line, passage in read_document(path, path.relative_to(root).as_posix()):
-        yield Row(str(path), line, passage)
+def _document_rows(path: Path, root: Path, cut: Cut) -> Iterator[Row]:
+    try:
+        document = read_document(path, path.relative_to(root).as_posix())
+    except CorpusError as error:
+        yield Row(str(path), error.line, None, error.reason)
+        return
+    line = counted = 0
+    for start, passage in pieces_of(document, cut):
+        line, counted = line + document.text.count("\n", counted, start), start
+        yield Row(str(path), line + 1, passage)
+
+
+def _pieces(row: Row, cut: Cut) -> Iterator[Row]:
+    if row.passage is None:
+        yield row
+    else:
+        for _, passage in pieces_of(row.passage, cut):
+            yield replace(row, passage=passage)
 
 
 def _row(path: Path, number: int, read: Callable[[], Passage], unit: str = "line") -> Row:

@@ -1,4 +1,7 @@
-"""What may be wrong with a corpus, an index, a model or a device: one sentence for the operator each, and none worth a retry."""
+"""What may be wrong with a corpus, an index, a model or a device: one sentence for the operator each.
+
+Only the last is worth a retry.
+"""
 
 from __future__ import annotations
 
@@ -29,3 +32,7 @@ class ModelUnusable(ConfigurationError):
 
 class DeviceUnavailable(ConfigurationError):
     """This process does not see that device, or it is too small. Nothing is ever moved to another device instead."""
+
+
+class EncodingFailed(Exception):
+    """The processes that encode are gone. What they finished is kept: the same command goes on from there."""

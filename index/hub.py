@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .errors import ModelUnusable
-from .models import model_fingerprint, package_of
+from .models import model_fingerprint, package_of, resolve_model
 
 _PROBE_S = 10.0
 """Seconds the hub has to answer the first question. Without it the library would go on trying for more than a minute."""
 
 _NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "coreml/*"]
+
+
+def model_folder(name: str) -> str:
+    """The folder of the model `name`, from the hub where it is neither a folder nor a package. Raises `ModelUnusable`."""
+    folder = resolve_model(name)
+    return folder if os.path.isdir(folder) else hub_folder(folder)
 
 
 def hub_folder(name: str) -> str:

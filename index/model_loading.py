@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 
 from .errors import ModelUnusable
-from .hub import hub_folder
-from .models import Prefixes, known_prefixes, model_fingerprint, resolve_model
+from .hub import model_folder
+from .models import Prefixes, known_prefixes, model_fingerprint
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -50,9 +49,7 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 def load_model(name: str, device: torch.device, dtype: str, normalize: bool | None = None) -> LoadedModel:
     """The model `name` on `device`; `normalize` None = as the model's own configuration says. Raises `ModelUnusable`."""
-    folder = resolve_model(name)
-    if not os.path.isdir(folder):
-        folder = hub_folder(folder)
+    folder = model_folder(name)
     model = _load(name, folder, device)
     model.eval().to(dtype=DTYPES[dtype])
     itself = any(type(module).__name__ == "Normalize" for module in model)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import ConfigurationError, CorpusError
+from .rows import Fields, missing_column
 
 _BATCH_ROWS = 1024
 
 
-def read_parquet(path: Path) -> Iterator[dict[str, object]]:
+def read_parquet(path: Path, fields: Fields) -> Iterator[dict[str, object]]:
     """Each row as a map. Times become ISO 8601 text, decimals text, bytes UTF-8 or else
-    hexadecimal text. Raises `CorpusError` where the file cannot be read on."""
+    hexadecimal text. Raises `CorpusError` where the file cannot be read on, or has no column for what `fields` name."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -24,6 +25,8 @@ def read_parquet(path: Path) -> Iterator[dict[str, object]]:
     row = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            if problem := missing_column(file.schema_arrow.names, fields):
+                raise CorpusError(str(path), 0, problem)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for values in batch.to_pylist():
                     row += 1

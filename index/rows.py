@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .passage import BadRow, Passage
 
 ID_FIELDS = ("_id", "id")
+TEXT = "text"
 CONTENTS = "contents"
 
 
@@ -38,6 +39,17 @@ def passage_from(row: Mapping[str, object], fields: Fields) -> Passage:
         if not isinstance(name, str):
             raise BadRow(f"the name of a field is {name!r}, which is not text")
     return Passage(id_, title, text, rest)
+
+
+def missing_column(columns: Sequence[str], fields: Fields) -> str:
+    """What a table with these columns lacks, as a sentence; "" where every row can have an id and a text."""
+    wanted = [(fields.id,) if fields.id else ID_FIELDS, (fields.text,) if fields.text else (TEXT, CONTENTS)]
+    if fields.title:
+        wanted.append((fields.title,))
+    for names in wanted:
+        if not set(names) & set(columns):
+            return f"it has no column {' or '.join(names)}; its columns are {', '.join(map(repr, columns))}"
+    return ""
 
 
 def passage_from_json(line: str, fields: Fields) -> Passage:
@@ -87,8 +99,8 @@ def _title_and_text(rest: dict[str, object], fields: Fields) -> tuple[str, str]:
     title = _text(rest, fields.title, optional=False) if fields.title else _text(rest, "title", optional=True)
     if fields.text:
         return title, _text(rest, fields.text, optional=False)
-    if "text" in rest or CONTENTS not in rest:
-        return title, _text(rest, "text", optional=False)
+    if TEXT in rest or CONTENTS not in rest:
+        return title, _text(rest, TEXT, optional=False)
     contents = _text(rest, CONTENTS, optional=False)
     first, newline, others = contents.partition("\n")
     if title or not newline:

@@ -1,7 +1,7 @@
 """Files that are written once, in one go, and end in a trailer that says what they are; read by mapping them into memory.
 
 The data stands first, at offset 0, so that rows are aligned however a reader maps them; the trailer is the last 64 bytes, so that
-a file can be hashed while it is written, and named after its content. A mapped file is never written to or cut: that would end
+a file can be named after its content. A mapped file is never written to or cut: that would end
 every process that reads it (SIGBUS).
 """
 
@@ -15,7 +15,6 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +23,6 @@ from .errors import IndexDamaged
 
 ALIGNMENT = 64
 MAGIC = b"RAGPOOL\x01"
-
-Data = Union[bytes, NDArray[Any]]
 
 _TRAILER = struct.Struct("<8s16sQQQ16s")
 """magic, role, rows, width, bytes of data, version: 64 bytes."""
@@ -45,42 +42,33 @@ class Trailer:
         return _TRAILER.pack(MAGIC, self.role.encode(), self.rows, self.width, self.data_bytes, self.version.encode())
 
 
-class SealedWriter:
-    """A new file at `path`: any number of `write`, then one `seal`."""
+class Unsealed:
+    """A file whose data is complete and that wants its trailer: hashed as it stands, then one `seal`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.data_bytes = 0
-        self._file = open(path, "xb", buffering=1 << 20)  # noqa: SIM115 - closed by seal() or close()
         self._hash = hashlib.sha256()
-
-    def write(self, data: Data) -> None:
-        view = memoryview(data).cast("B") if len(data) else memoryview(b"")  # type: ignore[arg-type]
-        self._file.write(view)
-        self._hash.update(view)
-        self.data_bytes += view.nbytes
-
-    def flush(self) -> None:
-        self._file.flush()
+        piece = memoryview(bytearray(1 << 20))
+        with open(path, "rb", buffering=0) as file:
+            while read := file.readinto(piece):
+                self._hash.update(piece[:read])
+                self.data_bytes += read
 
     def data_digest(self) -> bytes:
-        """SHA-256 of the data so far."""
+        """SHA-256 of the data."""
         return self._hash.digest()
 
     def seal(self, role: str, rows: int, width: int, version: str) -> tuple[int, str]:
         """Appends the trailer and brings all to disk; (size in bytes, SHA-256 of the whole file)."""
         trailer = Trailer(role, rows, width, self.data_bytes, version)
-        self.write(bytes(-self.data_bytes % ALIGNMENT))
-        self.write(trailer.pack())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return self.data_bytes, self._hash.hexdigest()
-
-    def close(self) -> None:
-        """Gives up on the file; what was written stays for the caller to remove."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        ending = bytes(-self.data_bytes % ALIGNMENT) + trailer.pack()
+        with open(self.path, "ab") as file:
+            file.write(ending)
+            file.flush()
+            os.fsync(file.fileno())
+        self._hash.update(ending)
+        return self.data_bytes + len(ending), self._hash.hexdigest()
 
 
 def map_sealed(path: Path, expected: Trailer) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Where a build writes, and how its files become the index: all at once, when the manifest is replaced.
 
 One build at a time writes to a folder (by a lock file). Until the manifest is in place the old index serves; a build that was
-killed leaves a staging folder and perhaps files that no manifest names, which the next build removes. Nothing else is touched.
+killed leaves a staging folder, which the same build goes on with, and perhaps files that no manifest names, which it takes over
+or removes. Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -11,31 +12,48 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from .build_state import PASSAGES, SEALED
 from .errors import ConfigurationError, IndexUnusable
 from .manifest import FILE_NAME, MANIFEST_NAME, FileEntry, Manifest, parse_manifest, sync_folder, write_manifest
-from .sealed import SealedWriter, is_free
+from .passages import IDS, OFFSETS, ROWS
+from .sealed import Unsealed, is_free
 
 STAGING = ".build"
 LOCK = ".build.lock"
 
 
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The folder that a build writes to, and the descriptor whose lock says that somebody does: children that write there hold
+    it too."""
+
+    folder: Path
+    lock_fd: int
+
+
 @contextlib.contextmanager
-def staging(out: Path, wait: bool = False) -> Iterator[Path]:
-    """An empty folder to build the next version of the index `out` in, removed at the end.
+def staging(out: Path, wait: bool = False) -> Iterator[Staging]:
+    """Where the next version of the index `out` is built. What an earlier build left there stays, for this one to go on with;
+    it is removed at the end, unless this one too leaves something to go on with.
 
     Raises `ConfigurationError` where `out` cannot be written to, or another build is at it and `wait` is false.
     """
     with _locked(out, wait):
         folder = out / STAGING
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_unnamed(out)
+        folder.mkdir(exist_ok=True)
+        lock_fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            folder.mkdir()
-            yield folder
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)  # processes of a build that was killed are about to end
+            if not (folder / SEALED).exists():
+                remove_unnamed(out)
+            yield Staging(folder, lock_fd)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock_fd)
+            if not (folder / PASSAGES).exists():
+                shutil.rmtree(folder, ignore_errors=True)
             if os.listdir(out) == [LOCK]:  # it came to nothing: leave nothing
                 (out / LOCK).unlink()
                 out.rmdir()
@@ -60,26 +78,35 @@ def _locked(out: Path, wait: bool) -> Iterator[None]:
                 return
 
 
-def seal(writers: Mapping[str, SealedWriter], rows: int, widths: Mapping[str, int], version: str) -> dict[str, FileEntry]:
+def clear(folder: Path) -> None:
+    """Removes what an earlier build left to go on with."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def seal(unsealed: Mapping[str, Unsealed], rows: int, widths: Mapping[str, int], version: str) -> dict[str, FileEntry]:
     """Ends the files of a version; its `files` for the manifest."""
     entries = {}
-    for role, writer in writers.items():
-        size, sha256 = writer.seal(role, rows, widths[role], version)
+    for role, file in unsealed.items():
+        size, sha256 = file.seal(role, rows, widths[role], version)
         entries[role] = FileEntry(file_name(role, version), size, sha256)
     return entries
 
 
 def file_name(role: str, version: str) -> str:
     """`vectors-<version>.<role>` or `passages-<version>.<role>`."""
-    return f"{'vectors' if role in ('f32', 'bf16') else 'passages'}-{version}.{role}"
+    return f"{'passages' if role in (ROWS, OFFSETS, IDS) else 'vectors'}-{version}.{role}"
 
 
 def publish(staged: Path, out: Path, manifest: Manifest) -> None:
-    """Moves the sealed files into place and then the manifest, which is the commit; removes what nobody has open any more."""
+    """Moves the sealed files into place and then the manifest, which is the commit; removes what is left of the build, and older
+    versions that nobody has open any more. After a kill it is done again: a file that is not in `staged` was moved before."""
     for role, entry in manifest.files.items():
-        os.replace(staged / role, out / entry.name)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(staged / role, out / entry.name)
     sync_folder(out)
     write_manifest(out, manifest)
+    shutil.rmtree(staged, ignore_errors=True)
     remove_unnamed(out)
 
 

@@ -7,17 +7,20 @@ rounding costs candidates, never answers: the error norms measured here go into 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import ModelUnusable
 from .manifest import HalfNorms
-from .sealed import SealedWriter
 
 FULL = "f32"
 HALF = "bf16"
 HALF_DTYPE = "bfloat16"
+
+_BLOCK_BYTES = 4 << 20
 
 _ROUNDED_UP = 1.0 + 1e-9
 """The norms are computed in float64 and stand for upper bounds."""
@@ -37,43 +40,43 @@ def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return values
 
 
-class VectorWriter:
-    """New files `f32` and `bf16` in `folder`: any number of `append`."""
+class EncodedRows:
+    """The file of encoded rows of a build: raw float32 (count, dim), without a trailer yet."""
 
-    def __init__(self, folder: Path, dim: int) -> None:
-        self.full = SealedWriter(folder / FULL)
-        self.half = SealedWriter(folder / HALF)
+    def __init__(self, path: Path, count: int, dim: int) -> None:
+        self.path = path
+        self.count = count
         self.dim = dim
-        self.count = 0
-        self._half_max = self._error_max = self._full_max = 0.0
 
-    def append(self, rows: NDArray[np.float32]) -> None:
-        """Adds rows, float32 (n, dim), all finite."""
-        if rows.ndim != 2 or rows.shape[1] != self.dim:
-            raise ValueError(f"rows of {self.dim} values are wanted, not an array of shape {rows.shape}")
-        full = np.ascontiguousarray(rows, dtype="<f4")
-        half = to_bfloat16(full)
-        exact, rounded = full.astype(np.float64), from_bfloat16(half).astype(np.float64)
-        if not np.isfinite(rounded).all():
-            raise ValueError("a vector has values that are not finite")
-        self.full.write(full)
-        self.half.write(half)
-        self.count += len(full)
-        self._half_max = max(self._half_max, _largest_norm(rounded))
-        self._error_max = max(self._error_max, _largest_norm(exact - rounded))
-        self._full_max = max(self._full_max, _largest_norm(exact))
+    def map(self) -> np.memmap[tuple[int, int], np.dtype[np.float32]]:
+        """All rows, mapped, read-only: what is touched counts as this process's memory until the map goes."""
+        return np.memmap(self.path, dtype="<f4", mode="r", shape=(self.count, self.dim))
 
-    def norms(self) -> HalfNorms:
-        """Bounds over all rows so far."""
-        return HalfNorms(
-            dtype=HALF_DTYPE,
-            half_max=self._half_max * _ROUNDED_UP,
-            error_max=self._error_max * _ROUNDED_UP,
-            full_max=self._full_max * _ROUNDED_UP,
-        )
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All rows in their order, a few megabytes at a time."""
+        step = max(1, _BLOCK_BYTES // (4 * self.dim))
+        with open(self.path, "rb") as file:
+            for first in range(0, self.count, step):
+                rows = min(step, self.count - first)
+                yield np.fromfile(file, dtype="<f4", count=rows * self.dim).reshape(rows, self.dim)
 
-    def writers(self) -> dict[str, SealedWriter]:
-        return {FULL: self.full, HALF: self.half}
+
+def write_half(rows: EncodedRows, path: Path) -> HalfNorms:
+    """Writes the half-precision copies of `rows` to `path`; bounds over all of them.
+
+    Raises `ModelUnusable` for a row that has none."""
+    half_max = error_max = full_max = 0.0
+    with open(path, "wb") as file:
+        for full in rows.blocks():
+            half = to_bfloat16(full)
+            exact, rounded = full.astype(np.float64), from_bfloat16(half).astype(np.float64)
+            if not np.isfinite(rounded).all():
+                raise ModelUnusable("the model gives values that half precision cannot hold")
+            file.write(half.tobytes())
+            half_max = max(half_max, _largest_norm(rounded))
+            error_max = max(error_max, _largest_norm(exact - rounded))
+            full_max = max(full_max, _largest_norm(exact))
+    return HalfNorms(HALF_DTYPE, half_max * _ROUNDED_UP, error_max * _ROUNDED_UP, full_max * _ROUNDED_UP)
 
 
 class VectorRows:

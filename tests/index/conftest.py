@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from hashing_encoder import HashingEncoder
 from ragpool.index import build as builder
 from ragpool.index.build import BuildOptions, Built, build_index
-from ragpool.index.encoder import Encoded, Kind, SentenceEncoder, load_encoder
-from ragpool.index.models import Prefixes, resolve_model
+from ragpool.index.encoder import SentenceEncoder, load_encoder
+from ragpool.index.models import resolve_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -26,21 +25,6 @@ PASSAGES = [
     {"_id": "everest", "title": "", "text": "Mount Everest is the highest mountain above sea level."},
     {"_id": "whale", "title": "Blue whale", "text": "The blue whale is the largest animal known to have existed."},
 ]
-
-
-class HashingEncoder:
-    """Vectors that depend on nothing but the text: quick, and different for every text."""
-
-    model, fingerprint, dim, max_length = "hashing", "ab" * 32, 16, 64
-    device, dtype, backend, normalize = "cpu", "float32", "double", True
-
-    def __init__(self, options: BuildOptions) -> None:
-        self.prefixes = Prefixes(options.query_prefix or "", options.passage_prefix or "")
-
-    def encode(self, texts: Sequence[str], kind: Kind = "query") -> Encoded:
-        rows = [np.frombuffer(hashlib.shake_128(text.encode()).digest(self.dim), np.uint8) - 127.5 for text in texts]
-        vectors = np.array([row / np.linalg.norm(row) for row in rows], dtype=np.float32).reshape(-1, self.dim)
-        return Encoded(vectors, [len(text.split()) for text in texts], [False] * len(texts))
 
 
 @pytest.fixture

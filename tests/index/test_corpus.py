@@ -138,7 +138,8 @@ def test_tsv(tmp_path: Path) -> None:
 def test_tsv_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "c.tsv"
     path.write_text("1\ta text\n2\tanother\n")
-    assert bad(read_corpus([path])) == [f"{path}, line 2: it has no _id or id"]
+    with pytest.raises(CorpusError, match=r"line 1: it has no column _id or id; its columns are '1', 'a text'"):
+        list(read_corpus([path]))
     path.write_text("one column\n")
     with pytest.raises(CorpusError, match=r"line 1: .* is not a header"):
         list(read_corpus([path]))
@@ -184,18 +185,18 @@ def test_documents_and_folders(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
     (tmp_path / "rows.jsonl").write_bytes(lines_of(BEIR[:1]))
     rows = list(read_corpus([tmp_path]))
-    assert [row.passage.id for row in rows if row.passage] == ["note.txt#1", "a", "sub/guide.md#1", "sub/guide.md#2"]
+    assert [row.passage.id for row in rows if row.passage] == ["note.txt", "a", "sub/guide.md#1", "sub/guide.md#2"]
     assert [row.line for row in rows] == [1, 1, 1, 5]
     guide = rows[2].passage
     assert guide is not None
     assert guide.title == "The Guide"
-    assert guide.metadata == {"source": "sub/guide.md"}
+    assert guide.metadata == {"source": "sub/guide.md", "document": "sub/guide.md"}
 
 
 def test_a_document_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "d.txt").write_bytes(b"fine\n\xff\xfe\n")
-    with pytest.raises(CorpusError, match=r"d.txt, line 2: it is not UTF-8"):
-        list(read_corpus([tmp_path / "d.txt"]))
+    (sentence,) = bad(read_corpus([tmp_path / "d.txt"]))
+    assert sentence.startswith(f"{tmp_path}/d.txt, line 2: it is not UTF-8")
 
 
 def test_paths_that_are_no_corpus(tmp_path: Path) -> None:

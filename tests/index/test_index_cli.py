@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from ragpool.index import build as builder
 from ragpool.index.build import Built
 from ragpool.index.cli import main
-from ragpool.index.manifest import read_manifest
+from ragpool.index.manifest import MANIFEST_NAME, read_manifest
 from ragpool.index.store import open_index
 
 Jsonl = Callable[..., Path]
@@ -171,10 +171,10 @@ def test_interrupts_and_full_disks(
     def stopped(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr(builder, "_write_vectors", stopped)
+    monkeypatch.setattr(builder, "_encode", stopped)
     sentence = failed(run("build", jsonl(ROWS), "--out", tmp_path / "out"), code)
     assert sentence in ("interrupted", "No space left on device")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
 @pytest.mark.process

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -27,11 +29,10 @@ passages = st.builds(Passage, st.text(min_size=1), st.text(), st.text(), st.dict
 def stored(chunks: list[list[Passage]]) -> tuple[PassageStore, list[list[int]]]:
     """The store of `chunks`, and which positions of each were refused."""
     with tempfile.TemporaryDirectory() as folder:
-        writer = PassageWriter(Path(folder))
-        taken = [writer.append([p.id for p in chunk], [pack_passage(p) for p in chunk]) for chunk in chunks]
-        writer.finish()
-        for sealed in writer.writers().values():
-            sealed.close()
+        with contextlib.closing(PassageWriter(Path(folder))) as writer:
+            taken = [writer.append([p.id for p in chunk], [pack_passage(p) for p in chunk]) for chunk in chunks]
+            sha256 = writer.finish()
+        assert sha256 == hashlib.sha256(Path(folder, ROWS).read_bytes()).hexdigest()
         parts = (np.fromfile(Path(folder) / role, dtype=np.uint8) for role in (ROWS, OFFSETS, IDS))
         return PassageStore(*parts), taken
 

@@ -10,18 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ragpool.index.errors import IndexDamaged
-from ragpool.index.sealed import SealedWriter, Trailer, is_free, map_sealed
+from ragpool.index.sealed import Trailer, Unsealed, is_free, map_sealed
 
 VERSION = "0123456789abcdef"
 
 
 def sealed(path: Path, parts: list[bytes]) -> Trailer:
-    path.unlink(missing_ok=True)
-    writer = SealedWriter(path)
-    for part in parts:
-        writer.write(part)
-    data_bytes = writer.data_bytes
-    size, sha256 = writer.seal("rows", 3, 0, VERSION)
+    path.write_bytes(b"".join(parts))
+    unsealed = Unsealed(path)
+    assert unsealed.data_digest() == hashlib.sha256(b"".join(parts)).digest()
+    data_bytes = unsealed.data_bytes
+    size, sha256 = unsealed.seal("rows", 3, 0, VERSION)
     assert size == path.stat().st_size
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     return Trailer("rows", 3, 0, data_bytes, VERSION)

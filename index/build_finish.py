@@ -1,0 +1,110 @@
+"""The last part of a build: from encoded rows to sealed files and their manifest. What it does is done again after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from .build_state import SEALED, BuildState, ReadPassages, digest, read_json, write_json
+from .errors import IndexUnusable
+from .manifest import FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity, parse_manifest
+from .passages import IDS, OFFSETS, ROWS
+from .sealed import Unsealed
+from .shards import Work
+from .staging import seal
+from .vector_files import Wanted, make_vector_files
+from .vectors import FULL, EncodedRows
+
+
+class Finish:
+    """What the files of a version are made from; `key` identifies it."""
+
+    def __init__(self, folder: Path, state: BuildState, read: ReadPassages, wanted: Wanted, facts: CorpusFacts) -> None:
+        self.key = digest([state.key(read.sha256), dataclasses.asdict(wanted), dataclasses.asdict(facts)])
+        self._folder = folder
+        self._state = state
+        self._read = read
+        self._wanted = wanted
+        self._facts = facts
+
+    def seal(self, now: datetime.datetime) -> Manifest:
+        """Makes the vector files and ends all files; the manifest they are to be published with."""
+        by, count = self._state.by, self._read.count
+        made = make_vector_files(EncodedRows(self._folder / FULL, count, by.dim), self._wanted, self._folder)
+        widths = {ROWS: 0, OFFSETS: 1, IDS: 2, **made.widths}
+        unsealed = {role: Unsealed(self._folder / role) for role in widths}
+        version = self._version({role: file.data_digest().hex() for role, file in unsealed.items()})
+        files = seal(unsealed, count, widths, version)
+        manifest = Manifest(
+            format=FORMAT,
+            version=version,
+            created=now.isoformat(timespec="seconds"),
+            type=made.type,
+            factory=made.factory,
+            count=count,
+            dim=by.dim,
+            metric=INNER_PRODUCT,
+            normalized=by.normalize,
+            model=ModelIdentity(by.model, by.fingerprint),
+            query_prefix=by.query_prefix,
+            passage_prefix=by.passage_prefix,
+            max_length=by.max_length,
+            dtype=by.dtype,
+            device=by.device,
+            corpus=self._facts,
+            norms=made.norms,
+            tools=by.tools,
+            files=files,
+        )
+        write_json(self._folder / SEALED, {"key": self.key, "manifest": json.loads(manifest.to_json())})
+        return manifest
+
+    def _version(self, digests: dict[str, str]) -> str:
+        """Derived from everything that an answer depends on: the same content has the same version wherever it was built."""
+        by = self._state.by
+        how = [FORMAT, by.fingerprint, by.query_prefix, by.passage_prefix, by.max_length, by.encode]
+        return digest([digests, how])[:16]
+
+
+def read_sealed(folder: Path, key: str) -> Manifest | None:
+    """The manifest of the files that are sealed in `folder`, or were moved from there, if they were made from just this."""
+    fields = read_json(folder / SEALED)
+    if fields.get("key") != key:
+        return None
+    try:
+        return parse_manifest(json.dumps(fields.get("manifest")), str(folder))
+    except IndexUnusable:
+        return None
+
+
+def has_passages(folder: Path) -> bool:
+    """Whether the passages are still in `folder`: another build, killed while it was published, may have moved them."""
+    return all((folder / role).exists() for role in (ROWS, OFFSETS, IDS))
+
+
+def cut_trailers(work: Work) -> None:
+    """Takes from the passages in the folder what a build that was killed while it sealed them has put behind."""
+    folder = Path(work.folder)
+    with open(folder / OFFSETS, "rb") as file:
+        file.seek(8 * work.count)
+        rows_bytes = int(np.frombuffer(file.read(8), dtype="<u8")[0])
+    for role, size in ((ROWS, rows_bytes), (OFFSETS, 8 * (work.count + 1)), (IDS, 16 * work.count)):
+        os.truncate(folder / role, size)
+
+
+def tools() -> dict[str, str]:
+    """Versions of what takes part in a build."""
+    versions = {"python": platform.python_version()}
+    for name in ("ragpool", "torch", "sentence-transformers", "transformers", "numpy"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions
