@@ -14,7 +14,7 @@ FOLDERS := conf wire index broker worker supervisor client
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint types format bench bench-broker bench-scheduling clean
+.PHONY: help setup demo test test-long test-kills lint types format bench bench-broker bench-scheduling bench-passages bench-memory clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: $(READY)  ## All tests but the long ones (about 5 minutes on 2 cores)
 test-long: $(READY)  ## The state machines with 1,500 examples each
 	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/broker tests/client tests/supervisor
 
+test-kills: $(READY)  ## Builds killed at every step and at 20 random moments end with the same bytes (about 15 minutes)
+	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/index/test_resume.py
+
 lint: $(READY)  ## ruff: rules, the ban list of pure files, format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,6 +62,12 @@ bench-broker: $(READY)  ## The broker against a bare ROUTER-ROUTER forwarder
 
 bench-scheduling: $(READY)  ## The core in virtual time against a central queue, random, round robin, two choices
 	$(BIN)/python benchmarks/scheduling.py
+
+bench-passages: $(READY)  ## Microseconds for passages of random rows and of ids
+	$(BIN)/python benchmarks/passages.py
+
+bench-memory: $(READY)  ## Peak memory of builds of 50,000 and 500,000 rows
+	$(BIN)/python benchmarks/build_memory.py
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -47,7 +47,7 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
             click.echo(f"warning: {warning}", err=True)
     paths = paths_of(loaded.settings)
     with rundir.claim(paths):
-        settings, told = _with_index(loaded.settings, demo)
+        settings, told = _with_index(loaded.settings, demo, chosen)
         settings = resolved(settings, chosen)
         for device in settings.pool.devices:
             runtimes.candidates(settings.worker.backend, settings.worker.dtype, device != devices.CPU)
@@ -70,24 +70,33 @@ def resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
     )
 
 
-def _with_index(settings: Settings, demo: bool) -> tuple[Settings, str]:
+def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tuple[Settings, str]:
     """The index to serve, built first where it is missing and can be; and what to call it."""
     index = settings.index
+    if index.corpus and not index.path and not demo:
+        raise ConfigurationError(f"where is the index of {index.corpus} to be? index.path (rag_index_path) names no folder")
     if demo or not index.path:
         folder = demo_index_dir()
         name = "the built-in demo index"
         if not (folder / MANIFEST_NAME).exists():
             click.echo(f"building the demo index in {folder}, once", err=True)
-            _build("--demo", "--out", str(folder), *_model_of(settings))
+            _build("--demo", "--out", str(folder), *_how(settings, chosen))
         if not demo:
             click.echo(f"no index given (--index DIR): serving {name}, the reference texts of Python", err=True)
     else:
         folder, name = Path(index.path), index.path
         if index.corpus and not (folder / MANIFEST_NAME).exists():
-            click.echo(f"building the index {folder} from {index.corpus}", err=True)
-            _build(index.corpus, "--out", str(folder), "--type", index.type, *_model_of(settings))
+            click.echo(f"there is no index {folder} yet: building it from {index.corpus}", err=True)
+            wanted = ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector))
+            _build(index.corpus, "--out", str(folder), *wanted, *_how(settings, chosen))
     manifest = read_manifest(folder)
     return replace(settings, index=replace(index, path=str(folder.absolute()))), f"{name} with {manifest.count:,} passages"
+
+
+def _how(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The model and where it encodes: one process for each device of the pool, on the CPU all of it."""
+    on = ",".join(dict.fromkeys(device for device in chosen if device != devices.CPU)) or devices.CPU
+    return ("--device", on, *_model_of(settings))
 
 
 def _model_of(settings: Settings) -> tuple[str, ...]:

@@ -156,6 +156,21 @@ def test_parquet(tmp_path: Path) -> None:
     assert bad(iter(rows)) == [f"{path}, row 3: its id is null, which is no id"]
 
 
+def test_parquet_without_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"id": [1], "body": ["one"]}), path)
+    with pytest.raises(CorpusError) as caught:
+        list(read_corpus([path]))
+    assert str(caught.value) == f"{path}: it has no column text or contents; its columns are 'id', 'body'"
+    assert passages_by(path, Fields(text="body")) == [Passage("1", "", "one")]
+    with pytest.raises(CorpusError, match="it has no column heading"):
+        list(read_corpus([path], Fields(title="heading", text="body")))
+
+
+def passages_by(path: Path, fields: Fields) -> list[Passage | None]:
+    return [row.passage for row in read_corpus([path], fields)]
+
+
 def test_parquet_that_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
     path.write_bytes(b"PAR1 no")

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from ragpool.index import build as builder
 from ragpool.index.build import Built
 from ragpool.index.cli import main
+from ragpool.index.cli_text import Progress, progress_line
 from ragpool.index.manifest import MANIFEST_NAME, read_manifest
 from ragpool.index.store import open_index
 
@@ -70,6 +72,16 @@ def test_build_skips_bad_rows_when_told_to(jsonl: Jsonl, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("hashing")
+def test_skipped_rows_are_counted_at_the_end(jsonl: Jsonl, tmp_path: Path) -> None:
+    corpus = jsonl([*ROWS, *["{"] * 25])
+    result = run("build", corpus, "--out", tmp_path / "out", "--skip-bad", "--quiet")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("skipped")]
+    assert len(lines) == 11
+    assert lines[-1] == "skipped 25 bad rows, the first 10 of them above"
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("hashing")
 def test_settings_come_from_a_file(jsonl: Jsonl, tmp_path: Path) -> None:
     config = tmp_path / "pool.toml"
     config.write_text(f'[index]\npath = "{tmp_path / "there"}"\ncorpus = "{jsonl(ROWS)}"\n')
@@ -114,6 +126,10 @@ def test_what_is_wrong_is_one_sentence(args: list[str], sentence: str) -> None:
     [
         (["--model", "no-such-model"], "there is no model no-such-model"),
         (["--device", "cuda:99"], "there is no device cuda:99 here"),
+        (["--device", "gpu"], "pool.devices"),
+        (["--device", "cpu,cuda:0"], "the devices of a build are all of one kind, and cpu,cuda:0 are not"),
+        (["--chunk-tokens", "5", "--chunk-overlap", "5"], "an overlap of 5 tokens leaves nothing new"),
+        (["--chunk-tokens", "500"], "passages of 500 tokens would lose their ends"),
         (["--type", "hnsw"], "known are auto, flat"),
         (["--dtype", "int8"], "no dtype 'int8'"),
     ],
@@ -175,6 +191,48 @@ def test_interrupts_and_full_disks(
     sentence = failed(run("build", jsonl(ROWS), "--out", tmp_path / "out"), code)
     assert sentence in ("interrupted", "No space left on device")
     assert not (tmp_path / "out" / MANIFEST_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (("encoding", 20, 100, 10, 2.0), "encoding 20 of 100, 5/s, 0:16 left"),
+        (("encoding", 20, 100, 0, 0.0), "encoding 20 of 100"),
+        (("encoding", 100, 100, 80, 2.0), "encoding 100 of 100, 40/s"),
+        (("encoding", 1, 100_000, 1, 2.0), "encoding 1 of 100,000, 0.5/s, 55 h 33 min left"),
+        (("reading", 4_096, None, 4_096, 2.0), "reading 4,096, 2,048/s"),
+        (("encoding", 50, 100, 50, 1.0, 10), "encoding [#####     ] 50 of 100, 50/s, 0:01 left"),
+    ],
+)
+def test_progress_tells_the_rate_and_the_time_left(told: tuple[Any, ...], line: str) -> None:
+    assert progress_line(*told) == line
+
+
+def test_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each tenth, and at least one a minute; the rate is that of what was done here."""
+    clock = iter([0.0, 10.0, 75.0, 80.0]).__next__
+    progress = Progress(clock, terminal=False)
+    for done in (500, 510, 515, 1_000):
+        progress("encoding", done, 1_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "encoding 500 of 1,000",
+        "encoding 515 of 1,000, 0.2/s, 40:25 left",
+        "encoding 1,000 of 1,000, 6/s",
+    ]
+
+
+def test_progress_on_a_terminal_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 0.05, 1.0, 2.0]).__next__
+    progress = Progress(clock, terminal=True)
+    for done in (0, 5, 50, 100):
+        progress("encoding", done, 100)
+    progress.tell("by the way")
+    drawn, told, _ = capsys.readouterr().err.split("\n")
+    assert [line.partition("]")[2].removesuffix("\x1b[K") for line in drawn.split("\r")[1:]] == [
+        " 50 of 100, 50/s, 0:01 left",
+        " 100 of 100, 50/s",
+    ]
+    assert told == "by the way"
 
 
 @pytest.mark.process

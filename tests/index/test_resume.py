@@ -1,0 +1,401 @@
+"""A build that is killed at any moment goes on where it was, and ends with the bytes of one that nobody killed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hashing_encoder import HashingEncoder
+from pools import alive, children_of, run_cli, wait_until
+from ragpool.conf.settings import ConfigurationError
+from ragpool.index import build as builder
+from ragpool.index.build import BuildOptions, build_index
+from ragpool.index.build_state import ENCODED, PASSAGES, SEALED, STATE, read_json
+from ragpool.index.staging import LOCK, STAGING
+from ragpool.index.store import open_index
+from ragpool.index.vectors import FULL
+
+Jsonl = Callable[..., Path]
+
+LONG = os.environ.get("RAGPOOL_TEST_LONG") == "1"
+long = pytest.mark.skipif(not LONG, reason="takes minutes: RAGPOOL_TEST_LONG=1")
+
+ROWS = 1_300
+"""Three shards, the last one not full."""
+
+
+def rows(count: int, word: str = "text") -> list[dict[str, object]]:
+    return [{"_id": str(n), "title": f"title {n}", "text": f"{word} {n} " * (1 + n % 7)} for n in range(count)]
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """Every file of the index, byte by byte; the manifest but for the time."""
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["created"] = ""
+    files = {path.name: path.read_bytes() for path in out.iterdir() if path.name not in ("manifest.json", LOCK)}
+    return {**files, "manifest.json": json.dumps(manifest).encode()}
+
+
+class Told:
+    """What a build said that is not as usual, and how far it was when it began to encode."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.encoding: list[int] = []
+
+    def build(self, corpus: Path, out: Path, **options: object) -> None:
+        self.sentences.clear()
+        self.encoding.clear()
+        build_index([corpus], out, BuildOptions(**options), self._progress, self.sentences.append)  # type: ignore[arg-type]
+
+    def _progress(self, stage: str, done: int, total: int | None) -> None:
+        if stage == "encoding":
+            self.encoding.append(done)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+class StopsAfterTwo(HashingEncoder):
+    """Encodes two shards; then the device is gone."""
+
+    def encode(self, texts: object, kind: str = "query") -> object:  # type: ignore[override]
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls > 2:
+            raise OSError("the device is gone")
+        return super().encode(texts, kind)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def begun(jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> tuple[Path, Path]:
+    """(corpus, folder) of a build that was left when two of three shards were encoded."""
+    corpus = jsonl(rows(ROWS))
+    monkeypatch.setattr(builder, "_encoder", StopsAfterTwo)
+    with pytest.raises(OSError, match="the device is gone"):
+        told.build(corpus, tmp_path / "out")
+    monkeypatch.setattr(builder, "_encoder", HashingEncoder)
+    return corpus, tmp_path / "out"
+
+
+@functools.cache
+def straight(word: str = "text") -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows(ROWS, word)).encode()
+
+
+def test_it_goes_on_with_what_is_encoded(begun: tuple[Path, Path], told: Told, tmp_path: Path) -> None:
+    corpus, out = begun
+    told.build(corpus, out)
+    assert told.sentences == ["going on: 1,024 of 1,300 passages are encoded already"]
+    assert told.encoding == [1_024, 1_300]
+    told.build(corpus, tmp_path / "straight")
+    assert told.sentences == []
+    assert content(out) == content(tmp_path / "straight")
+
+
+def test_a_corpus_that_was_only_touched_is_read_again_and_keeps_its_shards(begun: tuple[Path, Path], told: Told) -> None:
+    corpus, out = begun
+    os.utime(corpus, (1, 1))
+    told.build(corpus, out)
+    assert told.encoding == [1_024, 1_300]
+
+
+def test_another_corpus_throws_the_shards_away(begun: tuple[Path, Path], told: Told, tmp_path: Path) -> None:
+    corpus, out = begun
+    changed = rows(ROWS)
+    changed[700]["text"] = "another"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    told.build(corpus, out)
+    assert told.sentences == ["2 encoded shards are thrown away: the passages changed"]
+    assert told.encoding[0] == 0
+    told.build(corpus, tmp_path / "straight")
+    assert content(out) == content(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("options", "what"), [({"passage_prefix": "passage: "}, "passage_prefix"), ({"encode": "text"}, "encode")]
+)
+def test_another_prefix_or_text_throws_the_shards_away(
+    begun: tuple[Path, Path], told: Told, tmp_path: Path, options: dict[str, str], what: str
+) -> None:
+    corpus, out = begun
+    told.build(corpus, out, **options)
+    assert told.sentences == [f"what was encoded so far is thrown away: {what} changed"]
+    assert told.encoding[0] == 0
+    told.build(corpus, tmp_path / "straight", **options)
+    assert content(out) == content(tmp_path / "straight")
+
+
+def test_another_model_throws_the_shards_away(begun: tuple[Path, Path], told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HashingEncoder, "fingerprint", "cd" * 32)
+    told.build(*begun)
+    assert told.sentences == ["what was encoded so far is thrown away: fingerprint changed"]
+    assert told.encoding[0] == 0
+
+
+@pytest.mark.parametrize("attribute", ["dtype", "backend", "device"])
+def test_another_way_to_compute_is_refused_unless_it_restarts(
+    begun: tuple[Path, Path], told: Told, monkeypatch: pytest.MonkeyPatch, attribute: str
+) -> None:
+    monkeypatch.setattr(HashingEncoder, attribute, "cuda")
+    with pytest.raises(
+        ConfigurationError, match=r"was begun in .* encodes on cpu in float32 by double \(.*\), this one would on"
+    ) as e:
+        told.build(*begun)
+    assert str(e.value).endswith("go on as it was begun, or say --restart")
+    told.build(*begun, restart=True)
+    assert told.encoding[0] == 0
+    assert told.sentences == []
+
+
+def test_threads_are_those_it_was_begun_with(begun: tuple[Path, Path], told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out = begun
+    state = read_json(out / STAGING / STATE)
+    (out / STAGING / STATE).write_text(json.dumps({**state, "threads": 77}))
+    given = []
+    monkeypatch.setattr(builder, "load", lambda options, device, threads: given.append(threads) or load(options, device, 1))
+    told.build(corpus, out)
+    assert given == [77]
+
+
+load = builder.load
+
+
+def test_rows_that_were_damaged_meanwhile_are_encoded_again(begun: tuple[Path, Path], told: Told, tmp_path: Path) -> None:
+    corpus, out = begun
+    with (out / STAGING / FULL).open("r+b") as file:
+        file.seek(600 * 4 * HashingEncoder.dim)
+        file.write(b"\xff")
+    told.build(corpus, out)
+    assert told.encoding == [512, 1_024, 1_300]
+    told.build(corpus, tmp_path / "straight")
+    assert content(out) == content(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("name", [STATE, PASSAGES, ENCODED])
+@pytest.mark.parametrize("text", ["", "{", '{"format": 1}', "[]", "x" * 64 + "\n7 zz\n", "\x00\x00"])
+def test_a_record_that_is_none_costs_work_and_nothing_else(
+    begun: tuple[Path, Path], told: Told, tmp_path: Path, name: str, text: str
+) -> None:
+    corpus, out = begun
+    (out / STAGING / name).write_text(text)
+    told.build(corpus, out)
+    told.build(corpus, tmp_path / "straight")
+    assert content(out) == content(tmp_path / "straight")
+
+
+def test_a_bad_row_leaves_nothing_to_go_on_with(begun: tuple[Path, Path], told: Told) -> None:
+    corpus, out = begun
+    corpus.write_text("{")
+    with pytest.raises(ConfigurationError, match="line 1: it is not JSON"):
+        told.build(corpus, out)
+    assert not out.exists()
+
+
+def test_skipped_rows_are_told_again(jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    corpus = jsonl([*rows(ROWS), "{"])
+    monkeypatch.setattr(builder, "_encoder", StopsAfterTwo)
+    with pytest.raises(OSError, match="the device is gone"):
+        told.build(corpus, tmp_path / "out", skip_bad=True)
+    monkeypatch.setattr(builder, "_encoder", HashingEncoder)
+    built = build_index([corpus], tmp_path / "out", BuildOptions(skip_bad=True))
+    assert built.manifest.corpus.skipped == 1
+    assert built.skipped == (
+        f"{corpus}, line {ROWS + 1}: it is not JSON: Expecting property name enclosed in double quotes at column 2",
+    )
+
+
+# ---- killed at a step ----------------------------------------------------------------------------------------------
+
+
+def killed_build(left: int, corpus: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    here = Path(__file__).resolve()
+    return subprocess.run(
+        [sys.executable, str(here.with_name("killed_build.py")), str(left), str(corpus), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(here.parents[1] / "support")},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many steps the build of `ROWS` rows has."""
+    folder = tmp_path_factory.mktemp("steps")
+    (folder / "new.jsonl").write_bytes(straight())
+    done = killed_build(10_000, folder / "new.jsonl", folder / "out")
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(1_800)
+@pytest.mark.usefixtures("hashing")
+def test_killed_at_a_step_it_ends_with_the_same_bytes(steps: int, jsonl: Jsonl, tmp_path: Path) -> None:
+    assert steps > 20
+    corpus = tmp_path / "new.jsonl"
+    corpus.write_bytes(straight())
+    build_index([corpus], tmp_path / "straight")
+    wanted = content(tmp_path / "straight")
+    old = jsonl([{"_id": "old", "text": "the old index"}], "old.jsonl")
+    for left in range(steps) if LONG else (steps // 4, steps * 2 // 3, steps - 4):
+        out = tmp_path / f"out-{left}"
+        build_index([old], out)
+        done = killed_build(left, corpus, out)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        with open_index(out) as index:
+            first = index.passages.get(0)["id"]
+        assert first == "old" or left == steps - 1, "the old index serves until the new one is in place"
+        build_index([corpus], out)
+        assert content(out) == wanted, f"killed at step {left}"
+        shutil.rmtree(out)
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("hashing")
+def test_killed_while_it_was_published_and_then_another_is_wanted(steps: int, jsonl: Jsonl, tmp_path: Path) -> None:
+    corpus, out = tmp_path / "new.jsonl", tmp_path / "out"
+    corpus.write_bytes(straight())
+    for left in range(steps - 8, steps):
+        shutil.rmtree(out, ignore_errors=True)
+        assert killed_build(left, corpus, out).returncode == -signal.SIGKILL
+        other = build_index([corpus], out, BuildOptions(bytes_per_vector=7)).manifest
+        assert open_index(out).passages.get(ROWS - 1)["id"] == str(ROWS - 1)
+        assert set(content(out)) == {"manifest.json"} | {entry.name for entry in other.files.values()}
+
+
+# ---- real processes ------------------------------------------------------------------------------------------------
+
+
+class CommandLine:
+    """`rag-index build` of many short rows in two processes, with the real model."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.corpus = folder / "corpus.jsonl"
+        self.corpus.write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+        self.straight = folder / "straight"
+        done = run_cli(*self._command(self.straight), timeout_s=400)
+        assert done.returncode == 0, done.stderr
+        self.wanted = content(self.straight)
+
+    def start(self, out: Path) -> subprocess.Popen[bytes]:
+        program, *args = self._command(out)
+        with (self.folder / f"{out.name}.log").open("wb") as log:
+            return subprocess.Popen(
+                [str(Path(sys.executable).parent / program), *args], stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+            )
+
+    def log(self, out: Path) -> str:
+        return (self.folder / f"{out.name}.log").read_text()
+
+    def resume(self, out: Path) -> str:
+        done = run_cli(*self._command(out), timeout_s=400)
+        assert done.returncode == 0, done.stderr
+        assert content(out) == self.wanted
+        return str(done.stderr)
+
+    def _command(self, out: Path) -> list[str]:
+        return ["rag-index", "build", str(self.corpus), "--out", str(out), "--device", "cpu,cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("command"), 6_000 if LONG else 3_000)
+
+
+def encoded_lines(out: Path) -> int:
+    try:
+        return len((out / STAGING / ENCODED).read_bytes().splitlines()) - 1
+    except OSError:
+        return 0
+
+
+@pytest.mark.process
+@pytest.mark.timeout(600)
+def test_one_encoding_process_is_killed_and_then_the_whole_build(command: CommandLine, tmp_path: Path) -> None:
+    out = tmp_path / "one"
+    build = command.start(out)
+    wait_until(lambda: encoded_lines(out) > 0, 200, "a first shard")
+    victim, other = children_of(build.pid)
+    os.kill(victim, signal.SIGKILL)
+    lost = f"the process that encodes on cpu (pid {victim}) was ended by SIGKILL: the others go on"
+    wait_until(lambda: lost in command.log(out), 60, lost)
+    assert build.poll() is None
+    with pytest.raises(ConfigurationError, match="another build is writing to"):
+        build_index([command.corpus], out)
+    build.kill()
+    build.wait()
+    wait_until(lambda: not alive(other), 10, "its processes ended")
+    assert "are encoded already" in command.resume(out)
+
+
+@long
+@pytest.mark.process
+@pytest.mark.timeout(600)
+def test_one_encoding_process_is_killed_and_the_others_end_the_build(command: CommandLine, tmp_path: Path) -> None:
+    out = tmp_path / "others"
+    build = command.start(out)
+    wait_until(lambda: encoded_lines(out) > 0, 200, "a first shard")
+    os.kill(children_of(build.pid)[0], signal.SIGKILL)
+    assert build.wait(200) == 0
+    assert content(out) == command.wanted
+
+
+@long
+@pytest.mark.process
+@pytest.mark.timeout(600)
+def test_all_encoding_processes_are_killed(command: CommandLine, tmp_path: Path) -> None:
+    out = tmp_path / "all"
+    build = command.start(out)
+    wait_until(lambda: encoded_lines(out) > 0, 200, "a first shard")
+    for child in children_of(build.pid):
+        os.kill(child, signal.SIGKILL)
+    assert build.wait(60) == 1
+    assert "the last one there was: the same command goes on from here" in command.log(out)
+    assert "are encoded already" in command.resume(out)
+
+
+@long
+@pytest.mark.process
+@pytest.mark.timeout(3_600)
+def test_killed_at_twenty_random_moments(command: CommandLine, tmp_path: Path) -> None:
+    """A quarter of the moments are anywhere after the start, the others follow the model's load, a first shard, the sealing."""
+    draw = random.Random(20)
+    for moment in range(20):
+        out = tmp_path / f"moment-{moment}"
+        build = command.start(out)
+        after, within_s = ((None, 20.0), (STATE, 3.0), (ENCODED, 8.0), (SEALED, 0.01))[moment % 4]
+        if after is not None:
+            wait_until(functools.partial(reached, out / STAGING / after, build), 200, after)
+        try:
+            build.wait(draw.uniform(0, within_s))
+        except subprocess.TimeoutExpired:
+            build.kill()
+        build.wait()
+        told = command.resume(out)
+        print(f"moment {moment}, after {after}: {told!r}")
+        shutil.rmtree(out)
+
+
+def reached(record: Path, build: subprocess.Popen[bytes]) -> bool:
+    return record.exists() or build.poll() is not None
+
+
+def test_the_state_says_what_it_must(begun: tuple[Path, Path]) -> None:
+    state = read_json(begun[1] / STAGING / STATE)
+    by = state["by"]
+    assert {"backend", "dtype", "device", "fingerprint", "query_prefix", "passage_prefix", "tools"} <= by.keys()
+    assert {"threads", "shard_rows", "seed"} <= state.keys()

@@ -1,0 +1,75 @@
+"""A configuration of the older system starts a pool: what it has no index for is built, and served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pools import Pool, run_cli
+from ragpool.client import Client
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+
+KNOWLEDGE = [
+    {"id": "moon", "contents": "Moon\nThe Moon is the only natural satellite of the Earth."},
+    {"id": "hamlet", "contents": "Hamlet\nHamlet is a tragedy that William Shakespeare wrote around 1600."},
+    {"id": "tea", "contents": "Tea\nTea is a drink made by pouring hot water over cured leaves."},
+]
+
+
+def older(tmp_path: Path, **config: object) -> Path:
+    (tmp_path / "kb.jsonl").write_text("".join(json.dumps(row) + "\n" for row in KNOWLEDGE))
+    given = {
+        "num_rag_workers": 1,
+        "embedding_devices": "cpu",
+        "rag_kb_path": str(tmp_path / "kb.jsonl"),
+        "rag_index_path": str(tmp_path / "index"),
+        "rag_model_name": "all-MiniLM-L6-v2",
+        "use_gpu_index": "false",
+        "gpu_parallel_degree": 1,
+        "use_compact": "false",
+        "target_bytes_per_vector": 32,
+        "default_top_k": 2,
+        **config,
+    }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"rag": {"config": given}}))
+    return path
+
+
+def test_the_missing_index_is_built_and_served(tmp_path: Path) -> None:
+    flags = ("--config", str(older(tmp_path)))
+    pool = Pool(tmp_path, *flags)
+    pool.wait_ready()
+    assert f"there is no index {tmp_path / 'index'} yet: building it from {tmp_path / 'kb.jsonl'}" in pool.output
+    assert "encoding 3 of 3" in pool.output
+    with Client(pool.url) as client:
+        hits = client.search("who wrote hamlet")
+    assert hits[0].id == "hamlet"
+    assert len(hits) == 2
+    assert hits[0].title == "Hamlet"
+    assert pool.stop() == 0
+    (tmp_path / "again").mkdir()
+    again = Pool(tmp_path / "again", *flags)
+    again.wait_ready()
+    assert "building" not in again.output
+    assert again.stop() == 0
+
+
+def test_a_bad_row_of_the_corpus_ends_the_start(tmp_path: Path) -> None:
+    config = older(tmp_path)
+    with (tmp_path / "kb.jsonl").open("a") as file:
+        file.write("{\n")
+    started = run_cli("rag-broker", "start", "--config", str(config), "--run-dir", str(tmp_path / "run"))
+    assert started.returncode == 2
+    assert f"{tmp_path / 'kb.jsonl'}, line 4: it is not JSON" in started.stderr
+    assert "rag-broker: the index could not be built" in started.stderr
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_corpus_without_a_place_for_its_index(tmp_path: Path) -> None:
+    config = older(tmp_path, rag_index_path="")
+    started = run_cli("rag-broker", "start", "--config", str(config), "--run-dir", str(tmp_path / "run"))
+    assert started.returncode == 2
+    assert "index.path (rag_index_path) names no folder" in started.stderr
