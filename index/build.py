@@ -61,7 +61,8 @@ _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
     """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
-    that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `restart`: go on from nothing."""
+    that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `threads` of each process that encodes on a CPU: 0
+    = its share of the cores; a build that goes on takes those it was begun with. `restart`: go on from nothing."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
@@ -76,6 +77,7 @@ class BuildOptions:
     query_prefix: str | None = None
     passage_prefix: str | None = None
     normalize: bool | None = None
+    threads: int = 0
     restart: bool = False
 
 
@@ -129,11 +131,7 @@ def ensure_demo_index(progress: Progress | None = None, device: str = "auto") ->
 
 def load(options: BuildOptions, device: str, threads: int) -> tuple[Encoder, EncodedBy]:
     """The encoder of a process that encodes on `device` with `threads` threads, and what it is. Raises as `load_encoder`."""
-    encoder = _encoder(dataclasses.replace(options, device=device))
-    if encoder.backend == "torch":
-        import torch
-
-        torch.set_num_threads(threads)
+    encoder = _encoder(dataclasses.replace(options, device=device, threads=threads))
     by = EncodedBy(
         model=encoder.model,
         fingerprint=encoder.fingerprint,
@@ -163,7 +161,7 @@ def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress,
             clear(staged.folder)
         earlier = read_state(staged.folder)
         names = _devices(options.device)
-        threads = earlier.threads if earlier else max(1, usable_cores() // len(names))
+        threads = earlier.threads if earlier else options.threads or max(1, usable_cores() // len(names))
         with contextlib.closing(_encoders(names, threads, options, staged, tell)) as encoders:
             state, told = agree(earlier, BuildState(encoders.by, threads, _SHARD_ROWS[encoders.by.device]), out)
             if told:
@@ -242,8 +240,11 @@ def _encode(encoders: Encoders, state: BuildState, read: ReadPassages, folder: P
 
 
 def _encoder(options: BuildOptions) -> Encoder:
+    import torch
+
     from .encoder import load_encoder
 
+    torch.set_num_threads(options.threads)  # before the model is loaded: what runs it may depend on them
     return load_encoder(
         options.model,
         options.device,

@@ -81,7 +81,10 @@ def _locked(out: Path, wait: bool) -> Iterator[None]:
 def clear(folder: Path) -> None:
     """Removes what an earlier build left to go on with."""
     for path in folder.iterdir():
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def seal(unsealed: Mapping[str, Unsealed], rows: int, widths: Mapping[str, int], version: str) -> dict[str, FileEntry]:

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hashing_encoder import HashingEncoder
@@ -218,16 +220,22 @@ def test_skipped_rows_are_told_again(jsonl: Jsonl, tmp_path: Path, monkeypatch: 
 # ---- killed at a step ----------------------------------------------------------------------------------------------
 
 
-def killed_build(left: int, corpus: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def start_build(corpus: Path, out: Path, left: int = 1_000_000) -> subprocess.Popen[str]:
     here = Path(__file__).resolve()
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, str(here.with_name("killed_build.py")), str(left), str(corpus), str(out)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
         env={**os.environ, "PYTHONPATH": str(here.parents[1] / "support")},
-        check=False,
     )
+
+
+def killed_build(left: int, corpus: Path, out: Path) -> tuple[int, str, str]:
+    """(return code, stdout, stderr)"""
+    build = start_build(corpus, out, left)
+    told, wrong = build.communicate(timeout=60)
+    return build.returncode, told, wrong
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +243,9 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many steps the build of `ROWS` rows has."""
     folder = tmp_path_factory.mktemp("steps")
     (folder / "new.jsonl").write_bytes(straight())
-    done = killed_build(10_000, folder / "new.jsonl", folder / "out")
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    code, told, wrong = killed_build(10_000, folder / "new.jsonl", folder / "out")
+    assert code == 0, wrong
+    return int(told)
 
 
 @pytest.mark.process
@@ -253,8 +261,8 @@ def test_killed_at_a_step_it_ends_with_the_same_bytes(steps: int, jsonl: Jsonl, 
     for left in range(steps) if LONG else (steps // 4, steps * 2 // 3, steps - 4):
         out = tmp_path / f"out-{left}"
         build_index([old], out)
-        done = killed_build(left, corpus, out)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        code, _, wrong = killed_build(left, corpus, out)
+        assert code == -signal.SIGKILL, wrong
         with open_index(out) as index:
             first = index.passages.get(0)["id"]
         assert first == "old" or left == steps - 1, "the old index serves until the new one is in place"
@@ -264,13 +272,40 @@ def test_killed_at_a_step_it_ends_with_the_same_bytes(steps: int, jsonl: Jsonl, 
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("hashing")
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(jsonl: Jsonl, tmp_path: Path) -> None:
+    """From outside, after a random time since it began to write."""
+    corpus = jsonl(rows(40_000))
+    build_index([corpus], tmp_path / "straight")
+    wanted = content(tmp_path / "straight")
+    draw, killed, within_s = random.Random(7), 0, 1.0
+    for moment in range(20 if LONG else 3):
+        out = tmp_path / f"out-{moment}"
+        build = start_build(corpus, out)
+        wait_until(functools.partial(reached, out / STAGING / STATE, build), 60, "a build")
+        since = time.monotonic()
+        try:
+            build.wait(draw.uniform(0, within_s))
+            within_s = time.monotonic() - since
+        except subprocess.TimeoutExpired:
+            build.kill()
+            killed += 1
+        build.communicate()
+        build_index([corpus], out)
+        assert content(out) == wanted
+        shutil.rmtree(out)
+    assert killed
+
+
+@pytest.mark.process
 @pytest.mark.usefixtures("hashing")
 def test_killed_while_it_was_published_and_then_another_is_wanted(steps: int, jsonl: Jsonl, tmp_path: Path) -> None:
     corpus, out = tmp_path / "new.jsonl", tmp_path / "out"
     corpus.write_bytes(straight())
     for left in range(steps - 8, steps):
         shutil.rmtree(out, ignore_errors=True)
-        assert killed_build(left, corpus, out).returncode == -signal.SIGKILL
+        assert killed_build(left, corpus, out)[0] == -signal.SIGKILL
         other = build_index([corpus], out, BuildOptions(bytes_per_vector=7)).manifest
         assert open_index(out).passages.get(ROWS - 1)["id"] == str(ROWS - 1)
         assert set(content(out)) == {"manifest.json"} | {entry.name for entry in other.files.values()}
@@ -313,7 +348,7 @@ class CommandLine:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("command"), 6_000 if LONG else 3_000)
+    return CommandLine(tmp_path_factory.mktemp("command"), 3_000)
 
 
 def encoded_lines(out: Path) -> int:
@@ -390,7 +425,7 @@ def test_killed_at_twenty_random_moments(command: CommandLine, tmp_path: Path) -
         shutil.rmtree(out)
 
 
-def reached(record: Path, build: subprocess.Popen[bytes]) -> bool:
+def reached(record: Path, build: subprocess.Popen[Any]) -> bool:
     return record.exists() or build.poll() is not None
 
 
