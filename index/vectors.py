@@ -20,7 +20,7 @@ FULL = "f32"
 HALF = "bf16"
 HALF_DTYPE = "bfloat16"
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
 
 _ROUNDED_UP = 1.0 + 1e-9
 """The norms are computed in float64 and stand for upper bounds."""
