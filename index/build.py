@@ -44,6 +44,7 @@ from .manifest import CorpusFacts, Manifest
 from .models import DEFAULT_MODEL
 from .passage import TEXT_ONLY, TITLE_AND_TEXT
 from .rows import Fields
+from .runtimes import AUTO
 from .shards import Work, digest_of, prepare
 from .staging import Staging, clear, publish, staging
 from .store import open_index
@@ -62,12 +63,13 @@ _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 class BuildOptions:
     """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
     that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `threads` of each process that encodes on a CPU: 0
-    = its share of the cores; a build that goes on takes those it was begun with. `restart`: go on from nothing."""
+    = its share of the cores. A build that goes on takes the threads it was begun with, and the backend where that is left open.
+    `restart`: go on from nothing."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
     dtype: str = "auto"
-    backend: str = "auto"
+    backend: str = AUTO
     type: str = "auto"
     bytes_per_vector: int = 32
     encode: str = TITLE_AND_TEXT
@@ -161,6 +163,8 @@ def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress,
             clear(staged.folder)
         earlier = read_state(staged.folder)
         names = _devices(options.device)
+        if earlier and options.backend == AUTO:
+            options = dataclasses.replace(options, backend=earlier.by.backend)
         threads = earlier.threads if earlier else options.threads or max(1, usable_cores() // len(names))
         with contextlib.closing(_encoders(names, threads, options, staged, tell)) as encoders:
             state, told = agree(earlier, BuildState(encoders.by, threads, _SHARD_ROWS[encoders.by.device]), out)
@@ -203,7 +207,7 @@ def _devices(wanted: str) -> tuple[str, ...]:
 def _encoders(names: tuple[str, ...], threads: int, options: BuildOptions, staged: Staging, tell: Tell) -> Encoders:
     if len(names) == 1:
         return OneEncoder(*load(options, names[0], threads))
-    given = ("model", "dtype", "encode", "query_prefix", "passage_prefix", "normalize")
+    given = ("model", "dtype", "backend", "encode", "query_prefix", "passage_prefix", "normalize")
     return EncoderProcesses(names, {name: getattr(options, name) for name in given}, threads, (staged.lock_fd,), tell)
 
 
