@@ -12,6 +12,10 @@ FAISS  ?= $(if $(CUDA),gpu,cpu)
 BIN    := $(VENV)/bin
 FOLDERS := conf wire index broker worker supervisor client
 READY  := $(VENV)/.ready
+BENCH_VENV  ?= .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
+DATA   ?=
+BENCH  ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long test-kills lint types format bench bench-broker bench-scheduling bench-passages bench-memory clean
@@ -54,8 +58,16 @@ format: $(READY)  ## Let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## A pool of two CPU workers against the same work without a server
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/pool.py
+bench: $(READY) $(BENCH_READY)  ## The pool beside other servers and without one: DATA=folder of corpora, BENCH="--quick"
+	HF_HUB_OFFLINE=1 PYTHONPATH=benchmarks $(BIN)/python -m baselines --bench-python $(BENCH_VENV)/bin/python $(if $(DATA),--data $(DATA)) $(BENCH)
+
+$(BENCH_READY): benchmarks/baselines/requirements.txt $(READY)
+	@echo "setting up $(BENCH_VENV) with the other servers; it sees the packages of $(VENV) and changes none"
+	@$(BIN)/python -m venv $(BENCH_VENV)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/product.pth"
+	@$(BENCH_VENV)/bin/python benchmarks/baselines/install.py benchmarks/baselines/requirements.txt
+	@touch $@
 
 bench-broker: $(READY)  ## The broker against a bare ROUTER-ROUTER forwarder
 	$(BIN)/python benchmarks/broker.py
@@ -70,4 +82,4 @@ bench-memory: $(READY)  ## Peak memory of builds of 50,000 and 500,000 rows
 	$(BIN)/python benchmarks/build_memory.py
 
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """A worker without a device, one thread: it registers, beats, and answers at once, or after `--batch-ms` for each message.
 
-`--answer null`: the same few bytes to all; `echo`: the body that came; `search`: one hit for each query. Never an error.
+`--answer null`: the same few bytes to all; `echo`: the body that came; `search`: `--hits` for each query. Never an error.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class NullWorker:
         self._socket.linger = 0
         self._socket.connect(options.backend)
         _, self._header, self._body = codec.encode_item(Reply(bytes(16), cost=8, index_version="v1"))
-        hit = codec.pack({"id": "p1", "title": "", "text": "a passage", "metadata": {}})
-        self._hit = bodies.RawHits([1.0], [hit])
+        hit = codec.pack({"id": "p1", "title": "", "text": "x" * options.letters, "metadata": {}})
+        self._hit = bodies.RawHits([1.0] * options.hits, [hit] * options.hits)
 
     def serve(self) -> None:
         """Until whoever started it is gone."""
@@ -101,6 +101,8 @@ def main() -> None:
     parser.add_argument("--items-max", type=int, default=4096, help="requests a message [4096]")
     parser.add_argument("--batch-ms", type=float, default=0.0, help="time that each message takes")
     parser.add_argument("--answer", choices=("null", "echo", "search"), default="null")
+    parser.add_argument("--hits", type=int, default=1, help="passages for each query [1]")
+    parser.add_argument("--letters", type=int, default=9, help="of each passage [9]")
     NullWorker(parser.parse_args()).serve()
 
 

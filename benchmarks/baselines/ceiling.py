@@ -1,0 +1,163 @@
+"""The offline ceiling: what the same encoder, engine and store reach with nobody to talk to.
+
+As many processes as the pool has workers, one thread each, all at once: windows of 100 queries sorted by length and cut into
+batches, then encode, search, fetch. Run as a program it is one of these processes: a job a line on stdin, a result on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ragpool.conf.cores import thread_environment
+
+from .records import Ceiling
+from .servers.work import TOP_K
+
+WINDOW = 100
+BATCHES = (4, 8, 16, 32)
+SERVICE_SIZES = (1, 2, 4, 8, 16, 32)
+_BENCHMARKS = Path(__file__).resolve().parent.parent
+
+
+class Twins:
+    """The processes, loaded. Each job is done by all of them at the same time, with queries of their own."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[str]]) -> None:
+        self._processes = processes
+
+    def _all(self, job: dict[str, Any], queries: Iterator[str], count: int) -> list[Any]:
+        for process in self._processes:
+            if process.stdin is None:
+                raise RuntimeError("no pipe")
+            process.stdin.write(json.dumps({**job, "queries": [next(queries) for _ in range(count)]}) + "\n")
+            process.stdin.flush()
+        return [_line(process) for process in self._processes]
+
+    def run(self, queries: Iterator[str], batch: int, seconds: float) -> Ceiling:
+        """Windows for `seconds` (each started window is ended)."""
+        done = self._all({"job": "run", "batch": batch, "seconds": seconds}, queries, int(seconds * 1500 // WINDOW * WINDOW))
+        asked = sum(one["count"] for one in done)
+        return Ceiling(sum(one["count"] / one["wall_s"] for one in done), sum(one["cpu_s"] for one in done) / asked * 1e3, batch)
+
+    def best(self, queries: Iterator[str], seconds: float) -> Ceiling:
+        """With the batch that is fastest."""
+        return max((self.run(queries, batch, seconds) for batch in BATCHES), key=lambda found: found.qps)
+
+    def service_s(self, queries: Iterator[str], seconds: float) -> dict[int, float]:
+        """Mean seconds of a batch by its size, while all processes are busy."""
+        share = seconds / len(SERVICE_SIZES)
+        found = {}
+        for size in SERVICE_SIZES:
+            done = self._all({"job": "batches", "size": size, "seconds": share}, queries, int(share * 1500) // size * size + size)
+            found[size] = sum(one["wall_s"] for one in done) / sum(one["batches"] for one in done)
+        return found
+
+    def single_ms(self, queries: Iterator[str], count: int) -> float:
+        """The median of encode(1) + search(1) + fetch in one process, with the other idle."""
+        first = Twins(self._processes[:1])
+        return float(median(first._all({"job": "single"}, queries, count)[0]["seconds"])) * 1e3
+
+
+@contextmanager
+def twins(index: Path, count: int) -> Iterator[Twins]:
+    """`count` processes with one thread each, ended with the block."""
+    command = [sys.executable, "-m", f"{__package__}.ceiling", str(index)]
+    environment = {**os.environ, **thread_environment(1), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(_BENCHMARKS)}
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)
+    ]
+    try:
+        for process in processes:
+            _line(process)
+        yield Twins(processes)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.communicate()
+
+
+def _line(process: subprocess.Popen[str]) -> Any:
+    line = process.stdout.readline() if process.stdout else ""
+    if not line:
+        raise RuntimeError("a process of the ceiling ended")
+    return json.loads(line)
+
+
+# ---- one of the processes ------------------------------------------------------------------------------------------
+
+Work = Callable[[Sequence[str]], object]
+
+
+def _load(folder: str) -> Work:
+    from ragpool.index.encoder import load_index_encoder
+    from ragpool.index.exact import load_exact
+    from ragpool.index.store import open_index
+
+    index = open_index(folder)
+    encoder, engine = load_index_encoder(index.manifest, "cpu", "float32"), load_exact(index, "cpu")
+    raw = index.passages.raw
+
+    def work(queries: Sequence[str]) -> object:
+        _, rows = engine.search(encoder.encode(queries, "query").vectors, TOP_K)
+        return [raw(row) for row in rows.ravel().tolist()]
+
+    return work
+
+
+def _run(work: Work, queries: list[str], batch: int, seconds: float) -> dict[str, float]:
+    count, began, cpu = 0, time.perf_counter(), time.process_time()
+    for first in range(0, len(queries), WINDOW):
+        window = sorted(queries[first : first + WINDOW], key=len)
+        for start in range(0, len(window), batch):
+            work(window[start : start + batch])
+        count += len(window)
+        if time.perf_counter() - began >= seconds:
+            break
+    return {"count": count, "wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+
+
+def _batches(work: Work, queries: list[str], size: int, seconds: float) -> dict[str, float]:
+    batches, began = 0, time.perf_counter()
+    for start in range(0, len(queries), size):
+        work(queries[start : start + size])
+        batches += 1
+        if time.perf_counter() - began >= seconds:
+            break
+    return {"batches": batches, "wall_s": time.perf_counter() - began}
+
+
+def _single(work: Work, queries: list[str]) -> dict[str, list[float]]:
+    seconds = []
+    for query in queries:
+        began = time.perf_counter()
+        work([query])
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("index")
+    work = _load(parser.parse_args().index)
+    for size in SERVICE_SIZES:
+        work(["what is the first question", "and which is the second one of them"][:size] * max(1, size // 2))
+    print("{}", flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        kind = job.pop("job")
+        done = {"run": _run, "batches": _batches, "single": _single}[kind](work, **job)
+        print(json.dumps(done), flush=True)
+
+
+if __name__ == "__main__":
+    main()

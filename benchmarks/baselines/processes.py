@@ -1,0 +1,146 @@
+"""Servers as processes: started, waited for by a real answer, watched in /proc, and ended with everything that they started.
+
+This process adopts whatever its descendants orphan (PR_SET_CHILD_SUBREAPER), so a server's tree is all that descends from us
+while it runs, daemons included; nothing of it is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+_HERTZ = os.sysconf("SC_CLK_TCK")
+END_S = 15.0
+"""How long a server may take to end by itself."""
+
+
+class DidNotStart(Exception):
+    """Why a server gives no answers."""
+
+
+def adopt_orphans() -> None:
+    """From now on orphaned descendants become our children."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# ---- what /proc says -----------------------------------------------------------------------------------------------
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, zombies included."""
+    parents = _parents()
+    found, fresh = [], [pid]
+    while fresh:
+        fresh = [child for child, parent in parents.items() if parent in fresh]
+        found += fresh
+    return found
+
+
+def cpu_s(pids: Sequence[int]) -> float:
+    """Processor seconds of these processes so far, and of the children that they have reaped."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))
+    return total / _HERTZ
+
+
+def pss_mb(pids: Sequence[int]) -> float:
+    """Proportional set size: what several processes map is divided among them. Megabytes (10^6 bytes)."""
+    kib = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kib * 1024 / 1e6
+
+
+# ---- a server ------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A command and all that descends from it. One at a time: the tree is everything below this process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+
+    def tree(self) -> list[int]:
+        return descendants(os.getpid())
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.tree())
+
+    def last_words(self) -> str:
+        """The last line it wrote that says something."""
+        lines = [line.strip() for line in (self.folder / "log").read_text(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "it said nothing")[:200]
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
+    """`command` in a folder of its own, which `BASELINE_TEMP` names. Ended with its whole tree."""
+    with tempfile.TemporaryDirectory(prefix="bl-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **environment, "BASELINE_TEMP": name},
+            )
+        try:
+            yield Server(process, folder)
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the root, and SIGKILL to whatever descends from us after `END_S`."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_S)
+    give_up = time.monotonic() + END_S
+    while (left := _alive(descendants(os.getpid()))) and time.monotonic() < give_up:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    process.wait()
+    if left:
+        raise RuntimeError(f"the processes {left} cannot be ended")
+
+
+def _alive(pids: Sequence[int]) -> list[int]:
+    """Those that run; zombies of ours are buried."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
