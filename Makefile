@@ -59,10 +59,10 @@ format: $(READY)  ## Let ruff format and mend what it can
 	$(BIN)/ruff format .
 
 bench: $(READY) $(BENCH_READY)  ## The pool beside other servers and without one: DATA=folder of corpora, BENCH="--quick"
-	HF_HUB_OFFLINE=1 PYTHONPATH=benchmarks $(BIN)/python -m baselines --bench-python $(BENCH_VENV)/bin/python $(if $(DATA),--data $(DATA)) $(BENCH)
+	@HF_HUB_OFFLINE=1 PYTHONPATH=benchmarks $(BIN)/python -m baselines --bench-python $(BENCH_VENV)/bin/python $(if $(DATA),--data $(DATA)) $(BENCH)
 
 $(BENCH_READY): benchmarks/baselines/requirements.txt $(READY)
-	@echo "setting up $(BENCH_VENV) with the other servers; it sees the packages of $(VENV) and changes none"
+	@echo "setting up $(BENCH_VENV) with the other servers; it sees the packages of $(VENV) and changes none" >&2
 	@$(BIN)/python -m venv $(BENCH_VENV)
 	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
 		> "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/product.pth"

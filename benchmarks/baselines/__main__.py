@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -24,7 +25,7 @@ from ragpool.index.manifest import read_manifest
 
 from . import corpus, report
 from .ceiling import Twins, twins
-from .contestants import WORKERS, others, pool
+from .contestants import WORKERS, others, pool, serving
 from .ideal import ideal_p99
 from .measure import FULL, QUICK, Plan, run_round
 from .null_load import costs_us
@@ -37,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CHECKED = 60
 SINGLES = 150
 IDEAL_ARRIVALS = 100_000
+MATTER = ("torch", "onnxruntime", "openvino")
+"""Packages whose versions decide which options are best."""
 
 
 def main() -> None:
@@ -48,6 +51,7 @@ def main() -> None:
     tuned = Tuned.read(options.cache / "tuned.json", _conditions(data))
     field = [one for one in [pool(), *others()] if not options.only or any(word in one.key for word in options.only)]
     python = str(options.bench_python)
+    asyncio.run(_once(data.index))
     if options.tune or not options.quick:
         tune(field, tuned, data.index, python, lambda: asked.of_round(0), _tell)
     field = [tuned.best(one) for one in field]
@@ -69,6 +73,15 @@ def main() -> None:
             offline.append(_offline(both, asked.of_round(number), plan, [r for o in seen if o == pool().key for r in seen[o]]))
     rows = [report.Row(one, seen[one.key], failures.get(one.key, "")) for one in field]
     _print_all(rows, plan, offline)
+
+
+async def _once(index: Path) -> None:
+    """A pool, started and ended: what it finds out about this machine is kept for all that use our encoder."""
+    try:
+        async with serving(pool(), index, ""):
+            pass
+    except DidNotStart as error:
+        _tell(f"the pool does not start: {error}")
 
 
 class Questions:
@@ -136,7 +149,8 @@ def _header(data: corpus.Corpus, plan: Plan, cost_us: tuple[float, float]) -> st
 def _conditions(data: corpus.Corpus) -> dict[str, str]:
     """What tuned options hold for."""
     manifest = read_manifest(data.index)
-    return {"processor": _processor(), "cores": str(usable_cores()), "index": manifest.version, "torch": version("torch")}
+    found = {"processor": _processor(), "cores": str(usable_cores()), "index": manifest.version}
+    return found | {name: version(name) for name in MATTER if find_spec(name)}
 
 
 def _processor() -> str:

@@ -68,7 +68,9 @@ async def closed_loop(ask: Ask, queries: Iterator[str], callers: int, timing: Ti
     ages = [gave_up - began for began in pending.values()]
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
     return Window(start, end, answered, ages, failed, server_s, driver_s)
 
 

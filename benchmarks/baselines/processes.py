@@ -104,18 +104,21 @@ class Server:
 
 @contextlib.contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
-    """`command` in a folder of its own, which `BASELINE_TEMP` names. Ended with its whole tree."""
+    """`command` in a folder of its own, which `BASELINE_TEMP` names. Ended with its whole tree. Raises `DidNotStart`."""
     with tempfile.TemporaryDirectory(prefix="bl-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **environment, "BASELINE_TEMP": name},
-            )
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, **environment, "BASELINE_TEMP": name},
+                )
+            except OSError as error:
+                raise DidNotStart(f"{command[0]} cannot be run: {error.strerror}") from None
         try:
             yield Server(process, folder)
         finally:

@@ -98,6 +98,17 @@ def test_a_passage_without_an_id_is_a_failure() -> None:
         under_load(TooFew, lambda ask: ask("what"))
 
 
+def test_what_is_wrong_with_the_run_itself_ends_it() -> None:
+    timing = Timing(warm_s=0.0, seconds=0.1, drain_s=1.0)
+
+    def too_few():  # type: ignore[no-untyped-def]
+        yield "the only question"
+        raise RuntimeError("the questions are used up")
+
+    with pytest.raises(RuntimeError):
+        under_load(Null, lambda ask: closed_loop(ask, too_few(), 1, timing, lambda: 0.0))
+
+
 def test_bursts_and_open_loops_answer_all() -> None:
     assert under_load(Null, lambda ask: burst(ask, questions(), 20, 5.0)) < 5.0
     assert under_load(Refusing, lambda ask: burst(ask, questions(), 2, 5.0)) == float("inf")
