@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import itertools
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ MATTER = ("torch", "onnxruntime", "openvino")
 def main() -> None:
     options = _options()
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and with it the server of the moment
     plan = QUICK if options.quick else FULL
     data = corpus.of_data(options.data, options.cache) if options.data else corpus.demo()
     asked = Questions(data.questions, plan.rounds)

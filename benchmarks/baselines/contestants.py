@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -74,6 +75,8 @@ async def serving(contestant: Contestant, index: Path, python: str) -> AsyncIter
         "PYTHONWARNINGS": "ignore",
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray makes one and leaves it in the home folder
     }
     with started([python, "-m", f"{__package__}.servers.{contestant.module}"], environment) as server:
         client = HttpClient(given.port, contestant.path)
