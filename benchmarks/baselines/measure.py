@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .contestants import Serving, serving
+from .contestants import Serving, serving, until_settled
 from .driver import AskFailed, Timing, burst, closed_loop, open_loop
 from .processes import cpu_s, pss_mb
 from .records import BURSTS, MEMORY_AT, Contestant, Round
@@ -56,6 +56,8 @@ async def run_round(
             workers_before = cpu_s(found.worker_pids)
             window = await closed_loop(found.ask, queries, callers, timing, found.server.cpu_s)
             points[callers] = point(window)
+            if window.unanswered:
+                await until_settled(found.server)
             if callers == MEMORY_AT:
                 worker_ms = (cpu_s(found.worker_pids) - workers_before) / max(1, len(window.answered)) * 1e3
                 memory = pss_mb(found.server.tree())

@@ -39,8 +39,8 @@ class Contestant:
             return f"{self.name}, {self.workers} workers"
         inside = "stock" if self.kind == STOCK else "our encoder and engine"
         batch = f", batch {self.batch}" if self.batches else ""
-        workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        return f"{self.name}, {workers}{batch}: {inside}"
+        workers = f", {self.workers} worker{'s' if self.workers > 1 else ''}" if self.tune_workers else ""
+        return f"{self.name}{workers}{batch}: {inside}"
 
 
 @dataclass(frozen=True)

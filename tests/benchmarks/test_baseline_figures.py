@@ -131,7 +131,7 @@ def test_the_ratios_say_where_another_server_is_ahead() -> None:
     rows = [row("ragpool", OURS, 450, 40), row("quick", STOCK, 150, 30)]
     lines = "\n".join(report.ratios(rows, [1, 100], OFFLINE))
     assert "q/s at 100 to the ceiling's: 0.90" in lines
-    assert "quick, 1 worker: stock at 100 in p99" in lines
+    assert "quick: stock at 100 in p99" in lines
     assert "in q/s;" not in lines
 
 

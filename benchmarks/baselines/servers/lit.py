@@ -35,7 +35,7 @@ class Search(litserve.LitAPI):
 def main() -> None:
     given = Given.from_environment()
     api = Search(max_batch_size=given.batch, batch_timeout=BATCH_WAIT_S, api_path=PATH)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=given.workers, timeout=False)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=given.workers, timeout=False, fast_queue=True)
     server.run(host="127.0.0.1", port=given.port, num_api_servers=1, generate_client_file=False, log_level="warning")
 
 
