@@ -127,7 +127,7 @@ async def _until_answering(server: Server, ask: Ask) -> None:
 
 
 async def until_settled(server: Server) -> None:
-    """Until the server rests: its first answer may come while its other processes load, and it may still run what was given up on."""
+    """Until the server rests: after its first answer others of its processes may load, and after a load it may still catch up."""
     quiet, used = 0, server.cpu_s()
     give_up = asyncio.get_running_loop().time() + SETTLE_S
     while quiet < 2 and asyncio.get_running_loop().time() < give_up:
