@@ -96,7 +96,7 @@ class HttpClient:
 
     async def post(self, body: bytes) -> bytes:
         """The body of the answer. Raises `HttpFailed` for any status but 200, or where the connection breaks."""
-        connection = self._free.pop() if self._free else await self._connect()
+        connection = self._idle() or await self._connect()
         try:
             status, answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
         except BaseException:
@@ -107,6 +107,14 @@ class HttpClient:
         if status != 200:
             raise HttpFailed(f"status {status}: {answer[:200]!r}")
         return answer
+
+    def _idle(self) -> Connection | None:
+        """The connection used last of those that the server has not closed."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.open:
+                return connection
+        return None
 
     def close(self) -> None:
         for connection in self._free:

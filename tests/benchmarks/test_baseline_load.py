@@ -89,6 +89,27 @@ def test_refusals_are_counted_and_are_no_answers() -> None:
     assert point(window).qps == 0
 
 
+class Closing(Null):
+    """Answers, and closes the connection a moment later, as a server does with one that stays idle."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._transport.close()
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(Closing, "127.0.0.1", 0)
+        client = HttpClient(server.sockets[0].getsockname()[1], "/search")
+        for _ in range(3):
+            assert await client.post(b"{}")
+            while any(connection.open for connection in client._free):
+                await asyncio.sleep(0)
+        server.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10.0))
+
+
 class TooFew(Null):
     _reply = reply().replace(b'"id": "p0"', b'"no": "p0"')
 
