@@ -72,7 +72,7 @@ def main() -> None:
                 failures[one.key] = str(error)
             _tell(f"round {number + 1} of {plan.rounds}: {one.label}: {failures.get(one.key, 'done')}")
         with twins(data.index, WORKERS) as both:
-            offline.append(_offline(both, asked.of_round(number), plan, [r for o in seen if o == pool().key for r in seen[o]]))
+            offline.append(_offline(both, asked.of_round(number), plan, seen.get(pool().key, ())))
     rows = [report.Row(one, seen[one.key], failures.get(one.key, "")) for one in field]
     _print_all(rows, plan, offline)
 
