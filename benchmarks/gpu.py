@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 from bench_parts import table
+from local_pool import TOP_K, closed_loop, pool, questions
 from numpy.typing import NDArray
-from pool import TOP_K, closed_loop, pool, questions
 from ragpool.index.build import ensure_demo_index
 from ragpool.index.engine import load_engine
 from ragpool.index.store import Index, open_index

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_parts import mappings_kib, pss_kib, table
-from pool import pool, questions
+from local_pool import pool, questions
 from ragpool.client import Client
 from ragpool.index.build import ensure_demo_index
 from ragpool.index.manifest import read_manifest

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from bench_parts import cpu_s, table, threads_cpu_s
-from pool import BATCH, TOP_K, pool, questions
+from local_pool import BATCH, TOP_K, pool, questions
 from ragpool.client import Client
 from ragpool.index.demo import demo_index_dir
 

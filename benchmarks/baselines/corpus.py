@@ -43,9 +43,14 @@ def demo() -> Corpus:
     folder = demo_index_dir()
     if not (folder / MANIFEST_NAME).exists():
         _build("--demo", "--out", str(folder))
+    return Corpus(folder, "the built-in demo index", demo_questions())
+
+
+def demo_questions() -> list[str]:
+    """The beginnings of the sentences of the demo corpus."""
     sentences = (s.strip() for row in demo_rows() if row.passage for s in row.passage.text.split(". "))
-    asked = (" ".join(sentence.split()[:QUESTION_WORDS]) for sentence in sentences)
-    return Corpus(folder, "the built-in demo index", _distinct(asked))
+    long_enough = (sentence.split() for sentence in sentences if len(sentence.split()) >= QUESTION_WORDS // 2)
+    return _distinct(" ".join(words[:QUESTION_WORDS]) for words in long_enough)
 
 
 def of_data(data: Path, cache: Path) -> Corpus:
