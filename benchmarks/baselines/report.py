@@ -56,10 +56,12 @@ def table(rows: Sequence[Row], callers: Sequence[int], ceiling: Ceiling) -> str:
         if count == MEMORY_AT:
             label = f"no server (ceiling), batch {ceiling.batch}"
             lines.append((str(count), label, f"{ceiling.qps:.0f}", *[""] * 3, f"{ceiling.cpu_ms:.2f}", *[""] * (len(TITLES) - 7)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(TITLES))]
+    whole = [line for line in lines if len(line) == len(TITLES)]
+    widths = [max(len(line[i]) for line in whole) for i in range(len(TITLES))]
+    widths[1] = max(len(line[1]) for line in lines)
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i == 1 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if i == 1 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=False))
         ).rstrip()
         for line in lines
     )
@@ -68,7 +70,7 @@ def table(rows: Sequence[Row], callers: Sequence[int], ceiling: Ceiling) -> str:
 def _line(callers: int, row: Row) -> tuple[str, ...]:
     start = (str(callers), row.contestant.label)
     if not row.rounds:
-        return (*start, row.failure, *[""] * (len(TITLES) - 3))
+        return (*start, row.failure)
     at = row.at(callers)
     extra = (*(f"{row.burst_ms(n):.0f}" for n in BURSTS), f"{row.pss_mb:.0f}", row.wrong)
     return (
