@@ -5,8 +5,7 @@ the largest score that a row outside of them could have (see `product`) stays be
 Otherwise every row that could reach the k-th score is scored, found by a float32 scan where they are too many. So the answer
 is that of an exact search whichever way it was found; only the time differs.
 
-Scores are summed in float64 and rounded to float32 once: the same row has the same score in every batch, and equal rows have
-equal scores, which go by row number.
+Scores are those of `scoring`, ties in the order of rows.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from .devices import bind, free_bytes, resolve_device
 from .errors import DeviceUnavailable
 from .manifest import HalfNorms
 from .product import Bound, Product, VectorProduct
+from .scoring import exact_scores, scaled_queries, unscaled
 from .selection import best_first, chosen_products
 from .store import Index
 
@@ -34,11 +34,6 @@ RESCORE_MAX = 4_096
 
 PRODUCTS_MAX = 1 << 24
 """Products held at a time, which bounds the rows of a block."""
-
-SCORED_VALUES_MAX = 1 << 23
-SCORED_VALUES_MAX_CPU = 1 << 16
-"""Values of candidate rows held at a time in float64. On a CPU they stay in its caches and in memory that it has already: with
-fresh memory for all candidates of 16 queries the same sums take ten times as long."""
 
 BLOCK_ROWS_MIN = 4_096
 _COPY_ROWS = 1 << 16
@@ -63,7 +58,7 @@ class ExactEngine:
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Engine.search`. Counts in `certified`, `rescored` and `scanned` which way each query went."""
-        scaled, exponents = self._scaled(queries, k)
+        scaled, exponents = scaled_queries(queries, self.dim, k)
         k = min(k, self.count)
         scores = np.empty((len(queries), k), dtype=np.float64)
         rows = np.empty((len(queries), k), dtype=np.int64)
@@ -74,27 +69,14 @@ class ExactEngine:
                 some = torch.from_numpy(scaled[part]).to(self._product.matrix.device)
                 found_scores, found_rows = self._search(some, k)
                 scores[part], rows[part] = found_scores.cpu().numpy(), found_rows.cpu().numpy()
-        with np.errstate(over="ignore"):  # a score beyond float32 is infinite
-            return np.ldexp(scores, exponents[:, None]).astype(np.float32), rows
-
-    def _scaled(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Queries brought to a norm between 1/2 and 1 by a power of two, which changes no order and loses no bit."""
-        if k < 1:
-            raise ValueError(f"k is {k} and must be at least 1")
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise ValueError(f"queries have the shape {queries.shape}, wanted are rows of {self.dim} values")
-        exact = queries.astype(np.float64)
-        if not np.isfinite(exact).all():
-            raise ValueError("a query has values that are not finite")
-        _, exponents = np.frexp(np.sqrt(np.einsum("ij,ij->i", exact, exact)))
-        return np.ldexp(exact, -exponents[:, None]).astype(np.float32), exponents
+        return unscaled(scores, exponents), rows
 
     def _search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         block_rows = max(BLOCK_ROWS_MIN, PRODUCTS_MAX // len(queries))
         product = self._product if len(queries) > 1 else self._alone
         c = min(self.count, max(CANDIDATES_MIN, 2 * k))
         products, candidates = product.top(queries, c, block_rows)
-        exact = self._scores(queries, candidates)
+        exact = exact_scores(self._full, queries, candidates)
         scores, rows = best_first(exact, candidates, k)
         bound = product.bound(queries)
         missed = self._open(scores[:, -1], products, bound) if c < self.count else queries.new_zeros(0, dtype=torch.int64)
@@ -129,7 +111,7 @@ class ExactEngine:
             for position, within in zip(some.tolist(), found, strict=True):
                 query = slice(position, position + 1)
                 within = self._narrowed(queries[query], scores[query, -1], within)
-                scores[query], rows[query] = best_first(self._scores(queries[query], within[None]), within[None], k)
+                scores[query], rows[query] = best_first(exact_scores(self._full, queries[query], within[None]), within[None], k)
 
     def _narrowed(self, query: torch.Tensor, kth: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`rows`, or where they are too many to be scored those that a float32 scan finds."""
@@ -140,26 +122,6 @@ class ExactEngine:
         near = query.to(self._full.device)
         least = self._narrow.bound(near).least_product(kth.to(self._full.device))
         return self._narrow.at_least(near, least, PRODUCTS_MAX)[0].to(query.device)
-
-    def _scores(self, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """The scores, as float32 holds them, of `rows` int64 (n, c) with their queries; float64 (n, c) on the queries' device.
-
-        Products are summed row by row, never by a matrix product, whose order of summation depends on where a row stands.
-        """
-        n, c = rows.shape
-        scores = torch.empty((n, c), dtype=torch.float64, device=queries.device)
-        most = SCORED_VALUES_MAX_CPU if queries.device.type == "cpu" else SCORED_VALUES_MAX
-        wide = max(1, min(c, most // self.dim))
-        high = max(1, most // (self.dim * wide))
-        exact = queries.double()
-        for top in range(0, n, high):
-            for left in range(0, c, wide):
-                some = rows[top : top + high, left : left + wide]
-                vectors = self._full.index_select(0, some.reshape(-1).to(self._full.device)).to(queries.device)
-                terms = vectors.view(*some.shape, self.dim).double()
-                terms *= exact[top : top + high, None, :]
-                scores[top : top + high, left : left + wide] = terms.sum(dim=2)
-        return scores.float().double()
 
 
 def load_exact(index: Index, device: str) -> ExactEngine:

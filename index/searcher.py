@@ -18,7 +18,7 @@ def searcher(
     def search(queries: list[str], top_k: int) -> list[list[tuple[str, float]]]:
         scores, rows = finder.search(encoder.encode(queries, "query").vectors, top_k)
         return [
-            [(str(index.passages.get(row)["id"]), score) for row, score in zip(found, values, strict=True)]
+            [(str(index.passages.get(row)["id"]), score) for row, score in zip(found, values, strict=True) if row >= 0]
             for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
 

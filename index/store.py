@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import IndexDamaged, IndexUnusable
 from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from .passages import IDS, OFFSETS, ROWS, PassageStore
 from .sealed import ALIGNMENT, Trailer, map_sealed
-from .vectors import FULL, HALF, VectorRows
+from .vectors import FULL, HALF, PART, REFINE, VectorRows
 
 _ATTEMPTS = 5
 """A new version may replace the old one between reading the manifest and mapping its files."""
@@ -18,16 +21,31 @@ _ATTEMPTS = 5
 _TRAILER_BYTES = 64
 
 
+class PartRows:
+    """Mapped: `part`, the bytes of a faiss file, and `refine` float16 (count, dim), where it is kept. Cannot be written to."""
+
+    __slots__ = ("count", "dim", "part", "refine")
+
+    def __init__(self, part: NDArray[np.uint8], refine: NDArray[np.uint8] | None, count: int, dim: int) -> None:
+        self.part = part
+        self.refine: NDArray[np.float16] | None = refine.view("<f2").reshape(count, dim) if refine is not None else None
+        self.count = count
+        self.dim = dim
+
+
 class Index:
     """One version of an index: `passages` by row, `vectors` for engines. Holds its files until closed and not referred to."""
 
-    __slots__ = ("_passages", "_vectors", "manifest", "path")
+    __slots__ = ("_part", "_passages", "_vectors", "manifest", "path")
 
-    def __init__(self, path: Path, manifest: Manifest, passages: PassageStore, vectors: VectorRows) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, passages: PassageStore, vectors: VectorRows | None, part: PartRows | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self._passages: PassageStore | None = passages
-        self._vectors: VectorRows | None = vectors
+        self._vectors = vectors
+        self._part = part
 
     @property
     def version(self) -> str:
@@ -49,13 +67,21 @@ class Index:
 
     @property
     def vectors(self) -> VectorRows:
+        """The rows of a flat index."""
         if self._vectors is None:
-            raise ValueError("this index is closed")
+            raise ValueError("this index is closed, or not flat")
         return self._vectors
+
+    @property
+    def part(self) -> PartRows:
+        """What an index of any other type has in their place."""
+        if self._part is None:
+            raise ValueError("this index is closed, or flat")
+        return self._part
 
     def close(self) -> None:
         """Lets go of the files. Engines and rows taken from here keep theirs mapped until they go too."""
-        self._passages = self._vectors = None
+        self._passages = self._vectors = self._part = None
 
     def __enter__(self) -> Index:
         return self
@@ -89,9 +115,8 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
 
 
 def _map(folder: Path, manifest: Manifest) -> Index:
-    if manifest.type != FLAT:
-        raise IndexUnusable(f"the index {folder} is of type {manifest.type!r}, which this version cannot serve")
-    missing = {ROWS, OFFSETS, IDS, FULL, HALF} - manifest.files.keys()
+    wanted = {ROWS, OFFSETS, IDS} | ({FULL, HALF} if manifest.type == FLAT else {PART})
+    missing = wanted - manifest.files.keys()
     if missing:
         raise IndexDamaged(f"the manifest of the index {folder} names no file for {', '.join(sorted(missing))}")
     count, dim, version = manifest.count, manifest.dim, manifest.version
@@ -109,9 +134,13 @@ def _map(folder: Path, manifest: Manifest) -> Index:
     passages = PassageStore(
         map_sealed(path(ROWS), trailer(ROWS, 0, rows_bytes)), offsets, map_sealed(path(IDS), trailer(IDS, 2, 16 * count))
     )
-    full = map_sealed(path(FULL), trailer(FULL, dim, 4 * count * dim))
-    half = map_sealed(path(HALF), trailer(HALF, dim, 2 * count * dim))
-    return Index(folder, manifest, passages, VectorRows(full, half, count, dim))
+    if manifest.type == FLAT:
+        full = map_sealed(path(FULL), trailer(FULL, dim, 4 * count * dim))
+        half = map_sealed(path(HALF), trailer(HALF, dim, 2 * count * dim))
+        return Index(folder, manifest, passages, VectorRows(full, half, count, dim))
+    part = map_sealed(path(PART), trailer(PART, 0, manifest.search.part_bytes))
+    refine = map_sealed(path(REFINE), trailer(REFINE, dim, 2 * count * dim)) if REFINE in manifest.files else None
+    return Index(folder, manifest, passages, None, PartRows(part, refine, count, dim))
 
 
 def _could_hold(entry: FileEntry, data_bytes: int) -> bool:

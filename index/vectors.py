@@ -19,6 +19,9 @@ from .manifest import HalfNorms
 FULL = "f32"
 HALF = "bf16"
 HALF_DTYPE = "bfloat16"
+PART = "faiss"
+REFINE = "f16"
+REFINE_DTYPE = "float16"
 
 _BLOCK_BYTES = 1 << 20
 

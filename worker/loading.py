@@ -50,7 +50,7 @@ def load(settings: Settings, device: str, info: Register) -> Loaded:
     manifest = index.manifest
     wanted = settings.worker
     encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)
-    engine = load_engine(index, device if settings.index.gpu else "cpu", settings.index.engine)
+    engine = load_engine(index, device if settings.index.gpu else "cpu", settings.index.engine, settings.index.gpus_per_worker)
     on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
@@ -91,8 +91,6 @@ def check_honoured(settings: Settings) -> None:
     """What is asked for and not built is refused, never passed over. Raises `ConfigurationError`."""
     if not settings.index.path:
         raise ConfigurationError("no index: set index.path, or say --index DIR")
-    if settings.index.gpus_per_worker != 1:
-        raise ConfigurationError(f"index.gpus_per_worker is {settings.index.gpus_per_worker}; this version has 1")
 
 
 def warm_up(pipeline: Pipeline) -> None:

@@ -195,7 +195,7 @@ class Pipeline:
         start = 0
         for job, block in zip(jobs, blocks, strict=True):
             k = job.request.top_k
-            found[job.request.id] = [(scores[i, :k], rows[i, :k]) for i in range(start, start + len(block))]
+            found[job.request.id] = [_found(scores[i, :k], rows[i, :k]) for i in range(start, start + len(block))]
             start += len(block)
         return found
 
@@ -232,6 +232,12 @@ def _keys(job: Job) -> list[Key]:
 
 def _rows(job: Job) -> Floats:
     return np.frombuffer(job.work.vectors, "<f4").astype(np.float32, copy=False).reshape(-1, job.work.dim)
+
+
+def _found(scores: Floats, rows: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Without the places that an approximate search could not fill (row -1)."""
+    there = rows >= 0
+    return (scores, rows) if there.all() else (scores[there], rows[there])
 
 
 def _too_large(job: Job, size: int, limits: Limits) -> TooLarge:

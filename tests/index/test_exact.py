@@ -160,7 +160,7 @@ def test_a_score_does_not_depend_on_the_batch() -> None:
 def test_blocks_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ragpool.index.exact.BLOCK_ROWS_MIN", 50)
     monkeypatch.setattr("ragpool.index.exact.PRODUCTS_MAX", 500)
-    monkeypatch.setattr("ragpool.index.exact.SCORED_VALUES_MAX_CPU", 2_000)
+    monkeypatch.setattr("ragpool.index.scoring.SCORED_VALUES_MAX_CPU", 2_000)
     monkeypatch.setattr("ragpool.index.exact.AGAIN_MAX", 3)
     rng = np.random.default_rng(7)
     rows = cloud(rng, "clustered", 1_111, 48)

@@ -1,0 +1,96 @@
+"""[P] How much a search must visit to find what an exact one finds: held-out rows, their true neighbours, and the cheapest effort.
+
+Held-out rows were not trained on. They are in the index all the same, so that each is asked for its ten nearest others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = 10
+RECALL_WANTED = 0.995
+"""Of held-out passages. Questions are further from passages than these are from each other, and find less: with 0.995 of the
+neighbours of passages, SciFact's and SQuAD's questions find 0.99 of theirs (docs/indexes.md)."""
+
+CANDIDATES = (16, 32, 64, 128, 256, 512)
+_RESCORED_ROW = 16
+"""Scanning one code is the unit; a candidate scored from its float16 row costs about this many."""
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An effort, how many candidates were scored again, what it found of the truth, and what it cost in codes scanned."""
+
+    effort: int
+    candidates: int
+    recall: float
+    cost: float
+
+
+def drawn(count: int, held: int, sample: int, seed: int) -> tuple[Rows, Rows]:
+    """(held-out rows, at most a quarter; rows of the sample), both ascending and apart from each other, the same for the same
+    arguments. A single row is both."""
+    held = max(1, min(held, count // 4))
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(count, size=min(count, held + sample), replace=False).astype(np.int64)
+    return np.sort(chosen[:held]), np.sort(chosen[held:] if len(chosen) > held else chosen)
+
+
+def true_neighbours(blocks: Iterable[NDArray[np.float32]], queries: NDArray[np.float32], own: Rows, k: int = NEIGHBOURS) -> Rows:
+    """The k rows, other than a query's own, with the largest inner products: int64 (n, k), -1 where there are fewer."""
+    n = len(queries)
+    scores = np.full((n, k), -np.inf, dtype=np.float32)
+    rows = np.full((n, k), -1, dtype=np.int64)
+    first = 0
+    for block in blocks:
+        products = queries @ block.T
+        here = np.flatnonzero((own >= first) & (own < first + len(block)))
+        products[here, own[here] - first] = -np.inf
+        joined = np.concatenate([scores, products], axis=1)
+        numbers = np.concatenate([rows, np.broadcast_to(np.arange(first, first + len(block)), (n, len(block)))], axis=1)
+        best = np.argpartition(-joined, k - 1, axis=1)[:, :k]
+        scores, rows = np.take_along_axis(joined, best, axis=1), np.take_along_axis(numbers, best, axis=1)
+        first += len(block)
+    rows[np.isneginf(scores)] = -1
+    return rows
+
+
+def others(found: Rows, own: Rows, k: int) -> list[list[int]]:
+    """The first k results of each query that are not its own row."""
+    return [[row for row in line if row not in (own_row, -1)][:k] for line, own_row in zip(found.tolist(), own.tolist(), strict=True)]
+
+
+def recall(found: Sequence[Sequence[int]], truth: Rows) -> float:
+    """The mean share of the truth that was found."""
+    wanted = [set(line) - {-1} for line in truth.tolist()]
+    shares = [len(want.intersection(line)) / len(want) for line, want in zip(found, wanted, strict=True) if want]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def tried(found: Rows, own: Rows, truth: Rows, effort: int, scanned: float, refine: bool) -> list[Tried]:
+    """What one search of the held-out rows says about every number of candidates that might be scored again: all of them find what
+    they hold of the truth. Without refinement the first ten are what is found."""
+    if not refine:
+        return [Tried(effort, 0, recall(others(found, own, NEIGHBOURS), truth), scanned)]
+    depths = [c for c in CANDIDATES if c < found.shape[1]] or [found.shape[1]]
+    return [Tried(effort, c, recall(others(found, own, c), truth), scanned + _RESCORED_ROW * c) for c in depths]
+
+
+def cheapest(tries: Sequence[Tried], wanted: float = RECALL_WANTED) -> Tried:
+    """The cheapest that finds enough; where none does, the cheapest of those that find about as much as the best."""
+    bar = min(wanted, max(one.recall for one in tries) - 0.002)
+    return min((one for one in tries if one.recall >= bar), key=lambda one: one.cost)
+
+
+def efforts(most: int, least: int = 1) -> list[int]:
+    """Doubling from `least` to `most`, which is the last."""
+    ladder = [least]
+    while ladder[-1] < most:
+        ladder.append(min(2 * ladder[-1], most))
+    return ladder

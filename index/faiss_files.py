@@ -1,0 +1,87 @@
+"""faiss, loaded only where it is needed; and a faiss index over a mapped file. Never copies what can stay mapped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigurationError, IndexDamaged
+
+PROBES = "nprobe"
+EF_SEARCH = "efSearch"
+
+
+def import_faiss() -> Any:
+    """The module. Raises `ConfigurationError` where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        raise ConfigurationError("this needs faiss: pip install 'ragpool[cpu]', or 'ragpool[gpu]' for CUDA") from None
+    return faiss
+
+
+def from_factory(factory: str, dim: int) -> Any:
+    """An empty index for inner products. Raises `ConfigurationError` for a string that faiss does not take."""
+    faiss = import_faiss()
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        raise ConfigurationError(
+            f"faiss makes no index of {factory!r} for {dim} dimensions ({_reason(error)}); types are auto, flat, hnsw, compact, or a "
+            "factory string of faiss such as IVF1024,SQ8"
+        ) from None
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ConfigurationError(f"the faiss index {factory!r} does not search by inner product, which embeddings want")
+    return index
+
+
+def read_mapped(data: NDArray[np.uint8], where: str) -> Any:
+    """The faiss index in the mapped bytes `data`, which must stay as long as it does: `index.mapped` refers to them.
+
+    Codes of scalar and product quantisers, graphs and inverted lists stay where they are mapped (faiss' zero-copy reader), shared
+    by all processes; the blocks of fast-scan lists are copied. Raises `IndexDamaged` for what faiss cannot read.
+    """
+    faiss = import_faiss()
+    try:
+        index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.size))
+    except (RuntimeError, MemoryError) as error:
+        raise IndexDamaged(f"{where} is no index that faiss can read ({_reason(error)})") from None
+    index.mapped = data
+    return index
+
+
+def effort_of(index: Any) -> str:
+    """The parameter that trades speed for recall: PROBES, EF_SEARCH, or "" where there is none."""
+    faiss = import_faiss()
+    if faiss.try_extract_index_ivf(index) is not None:
+        return PROBES
+    return EF_SEARCH if isinstance(faiss.downcast_index(_innermost(faiss, index)), faiss.IndexHNSW) else ""
+
+
+def set_effort(index: Any, parameter: str, value: int) -> None:
+    """Sets `nprobe` or `efSearch` of an index, also behind transforms."""
+    faiss = import_faiss()
+    if parameter == PROBES:
+        faiss.extract_index_ivf(index).nprobe = value
+    elif parameter == EF_SEARCH:
+        faiss.downcast_index(_innermost(faiss, index)).hnsw.efSearch = value
+
+
+def lists_of(index: Any) -> int:
+    """Inverted lists of an index, 0 where it has none."""
+    ivf = import_faiss().try_extract_index_ivf(index)
+    return int(ivf.nlist) if ivf is not None else 0
+
+
+def _innermost(faiss: Any, index: Any) -> Any:
+    while isinstance(index, (faiss.IndexPreTransform, faiss.IndexRefine)):
+        index = faiss.downcast_index(index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index)
+    return index
+
+
+def _reason(error: BaseException) -> str:
+    """The end of faiss' message: before it stand the function, the file and the line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rsplit("Error: ", 1)[-1][:160]

@@ -1,0 +1,192 @@
+"""Encoded rows become a faiss file: trained on a recorded sample, filled in one go, then calibrated and measured.
+
+Memory beyond the finished part is bounded: rows are read from their mapped file, vectors of a growing index are sized before they
+are filled, and the sample is no larger than its clusters want.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .effort import CANDIDATES, RECALL_WANTED, Tried, cheapest, drawn, efforts, others, recall, tried, true_neighbours
+from .errors import ConfigurationError
+from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, lists_of, set_effort
+from .index_types import HNSW_EF_CONSTRUCTION, Plan, sample_rows
+from .manifest import HalfNorms, SearchFacts
+from .vectors import PART, REFINE, REFINE_DTYPE
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+NO_NORMS = HalfNorms("none", 0.0, 0.0, 0.0)
+
+_HELD_OUT = 256
+_BLOCK_ROWS = 65_536
+_EF_LEAST = 16
+_EF_MOST = 1_024
+_MEASURED_S = 1.0
+_BATCH = 32
+
+_OPQ = (8, 10, 2, 16_384)
+"""Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a sixth of faiss' own,
+for nearly all of the gain (docs/indexes.md)."""
+
+Matrix = NDArray[np.float32]
+
+
+def make_part(matrix: Matrix, plan: Plan, seed: int, threads: int, folder: Path) -> SearchFacts:
+    """Writes the file `faiss` of the rows float32 (count, dim) to `folder`, and `f16` where the plan refines.
+
+    `recall_at_10` and `queries_per_s` are left to `measured`. Raises `ConfigurationError` where faiss cannot build it.
+    """
+    faiss = import_faiss()
+    count, dim = matrix.shape
+    held, sample = drawn(count, _HELD_OUT, sample_rows(plan, count), seed)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        index = from_factory(plan.factory, dim)
+        try:
+            _train(faiss, index, matrix, sample, seed)
+            _fill(faiss, index, matrix)
+            faiss.write_index(index, str(folder / PART))
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).strip().splitlines()[0].rsplit("Error: ", 1)[-1]
+            raise ConfigurationError(f"faiss cannot build {plan.factory!r} of {count:,} rows: {reason}") from None
+        found = _calibrated(index, matrix, held, plan)
+    finally:
+        faiss.omp_set_num_threads(before)
+    if plan.refine:
+        write_float16(blocks_of(matrix), folder / REFINE)
+    return SearchFacts(
+        part_bytes=(folder / PART).stat().st_size,
+        sample_rows=len(sample),
+        seed=seed,
+        effort=found.effort,
+        candidates=found.candidates,
+        threads=threads,
+        note=plan.note,
+    )
+
+
+def write_float16(blocks: Iterator[Matrix], path: Path) -> HalfNorms:
+    """The rows in float16; bounds of their norms. Raises `ConfigurationError` for values that float16 cannot hold."""
+    half_max = error_max = full_max = 0.0
+    with open(path, "wb") as file:
+        for block in blocks:
+            with np.errstate(over="ignore"):
+                half = block.astype("<f2")
+            if not np.isfinite(half).all():
+                raise ConfigurationError("a vector has values beyond float16, which refinement keeps: build --type flat")
+            file.write(half.tobytes())
+            exact, rounded = block.astype(np.float64), half.astype(np.float64)
+            half_max, error_max, full_max = (
+                max(most, float(np.linalg.norm(rows, axis=1).max()))
+                for most, rows in ((half_max, rounded), (error_max, exact - rounded), (full_max, exact))
+            )
+    up = 1.0 + 1e-9
+    return HalfNorms(REFINE_DTYPE, half_max * up, error_max * up, full_max * up)
+
+
+def blocks_of(matrix: Matrix) -> Iterator[Matrix]:
+    """A few thousand rows at a time, so that no copy of all is ever made."""
+    for first in range(0, len(matrix), 8_192):
+        yield np.asarray(matrix[first : first + 8_192])
+
+
+def measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
+    """(recall@10 against an exact search, queries a second) of held-out rows, others than those that calibrated."""
+    count = len(matrix)
+    own = np.random.default_rng(seed + 1).choice(count, size=min(_HELD_OUT, count), replace=False).astype(np.int64)
+    queries = np.ascontiguousarray(matrix[np.sort(own)])
+    own = np.sort(own)
+    truth = true_neighbours(blocks_of(matrix), queries, own)
+    _, found = engine.search(queries, truth.shape[1] + 1)
+    asked, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < _MEASURED_S or not asked:
+        part = queries[asked % len(queries) :][:_BATCH]
+        engine.search(part, truth.shape[1])
+        asked += len(part)
+    return recall(others(found, own, truth.shape[1]), truth), asked / max(spent, 1e-9)
+
+
+def _train(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int) -> None:
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.cp.seed = seed % (1 << 31)
+        ivf.cp.min_points_per_centroid = 1  # too few points are our business, and said in words
+        ivf.cp.max_points_per_centroid = 64
+    inner = faiss.downcast_index(ivf) if ivf is not None else index
+    if isinstance(index, faiss.IndexPreTransform):
+        first = faiss.downcast_VectorTransform(index.chain.at(0))
+        if isinstance(first, faiss.OPQMatrix):
+            first.niter, first.niter_pq_0, first.niter_pq, first.max_train_points = _OPQ
+    if hasattr(inner, "pq"):
+        inner.pq.cp.seed = seed % (1 << 31)
+        inner.pq.cp.min_points_per_centroid = 1
+    if hasattr(inner, "hnsw"):
+        inner.hnsw.efConstruction = HNSW_EF_CONSTRUCTION
+    if not index.is_trained:
+        index.train(np.ascontiguousarray(matrix[sample]))
+
+
+def _fill(faiss: Any, index: Any, matrix: Matrix) -> None:
+    """Adds all rows. One call makes one allocation of their size, where several would double as they grow; inverted lists, which
+    grow each for itself, are sized first."""
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is None or not isinstance(faiss.downcast_InvertedLists(ivf.invlists), faiss.ArrayInvertedLists):
+        index.add(matrix)
+        return
+    chain = index if isinstance(index, faiss.IndexPreTransform) else None
+    lists = np.empty(len(matrix), dtype=np.int32)
+    for first in range(0, len(matrix), _BLOCK_ROWS):
+        lists[first : first + _BLOCK_ROWS] = ivf.quantizer.assign(_transformed(faiss, chain, matrix, first), 1)[:, 0]
+    held = faiss.downcast_InvertedLists(ivf.invlists)
+    for number, size in enumerate(np.bincount(lists, minlength=ivf.nlist).tolist()):
+        held.resize(number, size)
+        held.resize(number, 0)  # keeps what was reserved
+    for first in range(0, len(matrix), _BLOCK_ROWS):
+        rows = _transformed(faiss, chain, matrix, first)
+        listed = lists[first : first + _BLOCK_ROWS].astype(np.int64)
+        faiss.downcast_index(ivf).add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(listed))
+    index.ntotal = ivf.ntotal
+
+
+def _transformed(faiss: Any, chain: Any, matrix: Matrix, first: int) -> Matrix:
+    rows = np.ascontiguousarray(matrix[first : first + _BLOCK_ROWS])
+    if chain is None:
+        return rows
+    for number in range(chain.chain.size()):
+        rows = faiss.downcast_VectorTransform(chain.chain.at(number)).apply(rows)
+    return rows
+
+
+def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan) -> Tried:
+    """The effort and the number of candidates that find what is wanted of the held-out rows, at the least cost."""
+    parameter = effort_of(index)
+    queries = np.ascontiguousarray(matrix[held])
+    truth = true_neighbours(blocks_of(matrix), queries, held)
+    count = len(matrix)
+    depth = min(count, (CANDIDATES[-1] if plan.refine else truth.shape[1]) + 1)
+    if parameter == PROBES:
+        lists = lists_of(index)
+        ladder, scanned = efforts(lists), count / lists
+    elif parameter == EF_SEARCH:
+        ladder, scanned = efforts(_EF_MOST, _EF_LEAST), 1.0
+    else:
+        ladder, scanned = [0], float(count)
+    tries: list[Tried] = []
+    for effort in ladder:
+        set_effort(index, parameter, max(effort, 1))
+        _, found = index.search(queries, depth)
+        tries += tried(found, held, truth, effort, scanned * max(effort, 1), plan.refine)
+        best = cheapest(tries)
+        if best.recall >= RECALL_WANTED and best.cost < scanned * effort:
+            break
+    return cheapest(tries)
