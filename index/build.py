@@ -40,6 +40,7 @@ from .demo import SOURCE, demo_fingerprint, demo_index_dir, demo_rows
 from .encoders import EncoderProcesses, Encoders, OneEncoder, Tell
 from .errors import ConfigurationError, IndexUnusable
 from .hub import model_folder
+from .index_types import BYTES_PER_VECTOR
 from .manifest import CorpusFacts, Manifest
 from .models import DEFAULT_MODEL
 from .passage import TEXT_ONLY, TITLE_AND_TEXT
@@ -48,7 +49,7 @@ from .runtimes import AUTO
 from .shards import Work, digest_of, prepare
 from .staging import Staging, clear, publish, staging
 from .store import open_index
-from .vector_files import Wanted, check_type
+from .vector_files import Wanted, announce, check_type
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -62,8 +63,9 @@ _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
     """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
-    that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `threads` of each process that encodes on a CPU: 0
-    = its share of the cores. A build that goes on takes the threads it was begun with, and the backend where that is left open.
+    that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `refine`: a compact index keeps float16 rows too.
+    `threads` of each process that encodes on a CPU: 0 = its share of the cores. A build that goes on takes the threads it was begun
+    with, and the backend where that is left open.
     `restart`: go on from nothing."""
 
     model: str = DEFAULT_MODEL
@@ -71,7 +73,8 @@ class BuildOptions:
     dtype: str = "auto"
     backend: str = AUTO
     type: str = "auto"
-    bytes_per_vector: int = 32
+    bytes_per_vector: int = BYTES_PER_VECTOR
+    refine: bool = True
     encode: str = TITLE_AND_TEXT
     fields: Fields = field(default_factory=Fields)
     chunking: Chunking = field(default_factory=Chunking)
@@ -152,7 +155,6 @@ def load(options: BuildOptions, device: str, threads: int) -> tuple[Encoder, Enc
 
 
 def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress, tell: Tell, demo: bool = False) -> Built:
-    check_type(options.type)
     if options.encode not in (TITLE_AND_TEXT, TEXT_ONLY):
         raise ConfigurationError(f"cannot encode {options.encode!r}: known are {TITLE_AND_TEXT}, {TEXT_ONLY}")
     with staging(out, wait=demo) as staged:
@@ -167,6 +169,7 @@ def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress,
             options = dataclasses.replace(options, backend=earlier.by.backend)
         threads = earlier.threads if earlier else options.threads or max(1, usable_cores() // len(names))
         with contextlib.closing(_encoders(names, threads, options, staged, tell)) as encoders:
+            check_type(options.type, options.bytes_per_vector, encoders.by.dim)
             state, told = agree(earlier, BuildState(encoders.by, threads, _SHARD_ROWS[encoders.by.device]), out)
             if told:
                 tell(told)
@@ -191,6 +194,7 @@ def _made(
         chunking = options.chunking
         cut = cut_by_tokens(chunking, model_folder(options.model), state.by.max_length) if chunking.tokens else None
         read = write_passages(corpus.rows(cut), folder, reading, options.encode, options.skip_bad, progress)
+    announce(_wanted(options, state), read.count, state.by.dim, tell)
     _encode(encoders, state, read, folder, progress, tell)
     return read, _finish(corpus, state, read, options, folder).seal(datetime.datetime.now(datetime.timezone.utc))
 
@@ -220,7 +224,11 @@ def _reading(corpus: Corpus, state: BuildState, options: BuildOptions) -> str:
 def _finish(corpus: Corpus, state: BuildState, read: ReadPassages, options: BuildOptions, folder: Path) -> Finish:
     fields = options.fields
     facts = CorpusFacts(corpus.sources, fields.id, fields.title, fields.text, options.encode, read.skipped)
-    return Finish(folder, state, read, Wanted(options.type, options.bytes_per_vector, state.seed, state.threads), facts)
+    return Finish(folder, state, read, _wanted(options, state), facts)
+
+
+def _wanted(options: BuildOptions, state: BuildState) -> Wanted:
+    return Wanted(options.type, options.bytes_per_vector, state.seed, state.threads, options.refine)
 
 
 def _encode(encoders: Encoders, state: BuildState, read: ReadPassages, folder: Path, progress: Progress, tell: Tell) -> None:

@@ -62,6 +62,7 @@ class Finish:
             norms=made.norms,
             tools=by.tools,
             files=files,
+            search=made.search,
         )
         write_json(self._folder / SEALED, {"key": self.key, "manifest": json.loads(manifest.to_json())})
         return manifest

@@ -38,8 +38,9 @@ _SETTINGS = {
     "--device", metavar="D,D...", help="cpu, cuda, cuda:N, or several of one kind: a process for each [auto: all CUDA, else cpu]."
 )
 @click.option("--dtype", metavar="T", help="float32, float16, bfloat16, or auto: float16 on CUDA, else float32.")
-@click.option("--type", "type_", metavar="T", help="What to build: auto or flat.")
+@click.option("--type", "type_", metavar="T", help="auto, flat, hnsw, compact, or a factory string of faiss [auto].")
 @click.option("--bytes-per-vector", type=int, metavar="N", help="Size of a vector in a compact index [32].")
+@click.option("--no-refine", is_flag=True, help="Keep no float16 rows in a compact index: smaller, and less is found.")
 @click.option("--encode", type=click.Choice([TITLE_AND_TEXT, TEXT_ONLY]), default=TITLE_AND_TEXT, show_default=True)
 @click.option("--id-field", metavar="NAME", default="", help="Field of the ids [_id or id].")
 @click.option("--title-field", metavar="NAME", default="", help="Field of the titles [title].")
@@ -77,6 +78,7 @@ def build(
       rag-index build docs/ notes.tsv --out mine --model intfloat/e5-base-v2 --device cuda:0
       rag-index build wiki.jsonl.zst --out wiki --device cuda:0,cuda:1 --chunk-tokens 200 --chunk-overlap 20
       rag-index build passages.parquet --out p --id-field docid --text-field body --skip-bad
+      rag-index build wiki.jsonl.zst --out small --type compact --bytes-per-vector 48
       rag-index build --demo
     """
     settings = settings_from(ctx, config, {"index.path": out, **{key: flags[name] for name, key in _SETTINGS.items()}})
@@ -119,6 +121,7 @@ def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
         backend=settings.worker.backend,
         type=settings.index.type,
         bytes_per_vector=settings.index.bytes_per_vector,
+        refine=not flags["no_refine"],
         encode=flags["encode"],
         fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),
         chunking=Chunking(flags["chunk_tokens"], flags["chunk_overlap"]),

@@ -92,17 +92,22 @@ def progress() -> Iterator[Progress]:
 
 def facts(manifest: Manifest) -> dict[str, object]:
     """What `info` shows of an index, by name."""
+    search = manifest.search
     total = sum(entry.size for entry in manifest.files.values())
     vectors = sum(entry.size for role, entry in manifest.files.items() if not entry.name.startswith("passages-"))
     return {
         "version": manifest.version,
         "created": manifest.created,
         "type": manifest.type,
+        "factory": manifest.factory,
         "passages": manifest.count,
         "dimensions": manifest.dim,
         "metric": manifest.metric + (", rows of length 1" if manifest.normalized else ""),
         "bytes": total,
         "bytes per vector": round(vectors / manifest.count, 1),
+        **_part_facts(manifest),
+        "recall@10": f"{search.recall_at_10:.4f} against an exact search, on held-out passages",
+        "queries/s": f"{search.queries_per_s:,.0f} of vectors in batches of 32, on {search.threads} threads, when it was built",
         "model": manifest.model.name,
         "model sha256": manifest.model.sha256,
         "max length": manifest.max_length,
@@ -115,6 +120,20 @@ def facts(manifest: Manifest) -> dict[str, object]:
     }
 
 
+def _part_facts(manifest: Manifest) -> dict[str, object]:
+    """What only indexes with a faiss part have."""
+    search = manifest.search
+    if not search.part_bytes:
+        return {}
+    told: dict[str, object] = {
+        "bytes in memory": f"{search.part_bytes:,}, {search.part_bytes / manifest.count:.1f} per vector",
+        "refined": f"{search.candidates} candidates from float16 rows on disk" if search.candidates else "no",
+        "effort": search.effort,
+        "trained": f"on {search.sample_rows:,} rows, seed {search.seed}",
+    }
+    return {**told, "note": search.note} if search.note else told
+
+
 def table(rows: Mapping[str, object]) -> str:
     """Names and values, one below the other."""
     width = max(map(len, rows))
@@ -125,7 +144,7 @@ def measures(found: Mapping[str, float], ks: Sequence[int]) -> str:
     """nDCG and recall by k, then the others."""
     lines = ["k       " + "".join(f"{k:>9}" for k in ks)]
     lines += [f"{name:<8}" + "".join(f"{found[f'{name}@{k}']:>9.4f}" for k in ks) for name in ("nDCG", "recall")]
-    lines += [f"{name:<8}{value:>9.4f}" for name, value in found.items() if name.startswith("MRR")]
+    lines += [f"{name:<8}{value:>9.4f}" for name, value in found.items() if name.startswith("MRR") or " " in name]
     return "\n".join(lines)
 
 

@@ -1,4 +1,5 @@
-"""[P] How much a search must visit to find what an exact one finds: held-out rows, their true neighbours, and the cheapest effort.
+"""[P] How much a search must visit to find what an exact one finds: held-out rows, their true neighbours, and the cheapest
+effort.
 
 Held-out rows were not trained on. They are in the index all the same, so that each is asked for its ten nearest others.
 """
@@ -63,7 +64,9 @@ def true_neighbours(blocks: Iterable[NDArray[np.float32]], queries: NDArray[np.f
 
 def others(found: Rows, own: Rows, k: int) -> list[list[int]]:
     """The first k results of each query that are not its own row."""
-    return [[row for row in line if row not in (own_row, -1)][:k] for line, own_row in zip(found.tolist(), own.tolist(), strict=True)]
+    return [
+        [row for row in line if row not in (own_row, -1)][:k] for line, own_row in zip(found.tolist(), own.tolist(), strict=True)
+    ]
 
 
 def recall(found: Sequence[Sequence[int]], truth: Rows) -> float:
@@ -74,8 +77,8 @@ def recall(found: Sequence[Sequence[int]], truth: Rows) -> float:
 
 
 def tried(found: Rows, own: Rows, truth: Rows, effort: int, scanned: float, refine: bool) -> list[Tried]:
-    """What one search of the held-out rows says about every number of candidates that might be scored again: all of them find what
-    they hold of the truth. Without refinement the first ten are what is found."""
+    """What one search of the held-out rows says about every number of candidates that might be scored again: all of them find
+    what they hold of the truth. Without refinement the first ten are what is found."""
     if not refine:
         return [Tried(effort, 0, recall(others(found, own, NEIGHBOURS), truth), scanned)]
     depths = [c for c in CANDIDATES if c < found.shape[1]] or [found.shape[1]]

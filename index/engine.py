@@ -26,8 +26,8 @@ class Engine(Protocol):
     dim: int
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The `k' = min(k, count)` rows with the largest inner products: (scores float32 (n, k'), rows int64 (n, k')). An engine that
-        does not visit every row may find fewer: the rest are row -1 with the score -inf, and stand last.
+        """The `k' = min(k, count)` rows with the largest inner products: (scores float32 (n, k'), rows int64 (n, k')). An engine
+        that does not visit every row may find fewer: the rest are row -1 with the score -inf, and stand last.
 
         `queries` is float32 (n, dim). Best first, equal scores by row number. Raises ValueError for queries of another shape,
         values that are not finite, or k < 1.
@@ -43,12 +43,16 @@ def load_engine(index: Index, device: str, engine: str = AUTO, gpus: int = 1) ->
     kind = index.manifest.type
     if kind != FLAT:
         if engine == EXACT:
-            raise ConfigurationError(f"the index {index.path} is of type {kind!r}, which only the engine faiss searches, not exact")
+            raise ConfigurationError(
+                f"the index {index.path} is of type {kind!r}, which only the engine faiss searches, not exact"
+            )
         from .faiss_engine import load_part
 
         return load_part(index, device, gpus)
     if gpus > 1 and device != "cpu":
-        raise ConfigurationError("index.gpus_per_worker above 1 spreads compact indexes and factory types; a flat one stands on 1 device")
+        raise ConfigurationError(
+            "index.gpus_per_worker above 1 spreads compact indexes and factory types; a flat one stands on 1 device"
+        )
     if engine == FAISS:
         from .flat_faiss import load_faiss
 

@@ -124,6 +124,13 @@ class ExactEngine:
         return self._narrow.at_least(near, least, PRODUCTS_MAX)[0].to(query.device)
 
 
+def engine_on_cpu(full: NDArray[np.float32], half: NDArray[np.uint16], norms: HalfNorms) -> ExactEngine:
+    """The engine over mapped rows float32 (count, dim) and their bfloat16 copies, of which nothing is copied."""
+    wide, narrow = tensor_of(full), tensor_of(half).view(torch.bfloat16)
+    product, alone = chosen_products(Product(narrow, norms), Product(wide, norms), VectorProduct(wide, norms))
+    return ExactEngine(wide, product, norms, alone)
+
+
 def load_exact(index: Index, device: str) -> ExactEngine:
     """The engine over the mapped rows of `index`. On the CPU nothing is copied; a CUDA device gets the half-precision
     rows, and the float32 rows too where they fit (otherwise candidates are scored from the mapped ones).
@@ -133,11 +140,10 @@ def load_exact(index: Index, device: str) -> ExactEngine:
     where = resolve_device(device)
     bind(where)
     norms = index.manifest.norms
+    if where.type == "cpu":
+        return engine_on_cpu(index.vectors.full, index.vectors.half, norms)
     full = tensor_of(index.vectors.full)
     half = tensor_of(index.vectors.half).view(torch.bfloat16)
-    if where.type == "cpu":
-        product, alone = chosen_products(Product(half, norms), Product(full, norms), VectorProduct(full, norms))
-        return ExactEngine(full, product, norms, alone)
     free, total = free_bytes(where)
     room = free - _WORKSPACE_BYTES
     need = half.numel() * half.element_size()

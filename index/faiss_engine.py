@@ -1,4 +1,5 @@
-"""[GPU] The engine for every index type but flat: faiss finds candidates in its part, and float16 rows score them where they are kept.
+"""[GPU] The engine for every index type but flat: faiss finds candidates in its part, and float16 rows score them where they are
+kept.
 
 Scores of a refined index are those of `scoring` over the float16 rows; of any other they are what faiss computes from its codes.
 Results stand in the order of their scores, ties in the order of rows. Where faiss finds fewer than k rows even when it visits
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from .arrays import tensor_of
+from .devices import resolve_device
 from .errors import IndexDamaged
 from .faiss_files import EF_SEARCH, PROBES, effort_of, lists_of, read_mapped, set_effort
 from .manifest import SearchFacts
@@ -53,7 +55,9 @@ class FaissPartEngine:
         depth = self._depth(k)
         if self._k_max is not None and depth > self._k_max:
             if k > self._k_max:
-                raise ValueError(f"k is {k}: faiss finds at most {self._k_max} rows on {self.device}; ask for fewer, or search on cpu")
+                raise ValueError(
+                    f"k is {k}: faiss finds at most {self._k_max} rows on {self.device}; ask for fewer, or search on cpu"
+                )
             depth = self._k_max
         effort = self._effort(depth)
         scores, rows = self._found(scaled, depth, effort)
@@ -86,7 +90,12 @@ class FaissPartEngine:
         return scores, rows
 
     def _best(
-        self, queries: NDArray[np.float32], scores: NDArray[np.float32], rows: NDArray[np.int64], k: int, exponents: NDArray[np.int32]
+        self,
+        queries: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        k: int,
+        exponents: NDArray[np.int32],
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if self._refine is not None:
             with torch.inference_mode():
@@ -100,22 +109,32 @@ class FaissPartEngine:
         return unscaled(best, exponents), np.where(np.isneginf(best), -1, found)
 
 
-def load_part(index: Index, device: str, gpus: int = 1) -> FaissPartEngine:
-    """The engine for an index that is not flat. Raises `ConfigurationError` without faiss, `DeviceUnavailable` where it does not fit
-    or the device cannot search it, `IndexDamaged` where its part is not what the manifest says."""
-    manifest, mapped = index.manifest, index.part
-    on_cpu = device == "cpu"
-    if on_cpu:
-        check_memory(str(index.path), manifest.search.part_bytes, memory_limit())
-    part = read_mapped(mapped.part, str(index.path / manifest.files[PART].name))
+def engine_of(part: NDArray[np.uint8], refine: NDArray[np.float16] | None, facts: SearchFacts, where: str) -> FaissPartEngine:
+    """The engine on the CPU over mapped bytes of a faiss file and mapped float16 rows (count, dim). Raises as `load_part`."""
+    return FaissPartEngine(read_mapped(part, where), facts, tensor_of(refine) if refine is not None else None)
+
+
+def read_part(index: Index) -> Any:
+    """The mapped faiss index of an `index` that is not flat. Raises `ConfigurationError` without faiss, `IndexDamaged` where it
+    is not what the manifest says."""
+    part = read_mapped(index.part.part, str(index.path / index.manifest.files[PART].name))
     if (int(part.ntotal), int(part.d)) != (index.count, index.dim):
         raise IndexDamaged(
             f"the index {index.path} is damaged: its faiss part holds {part.ntotal} rows of {part.d} values, its manifest says "
             f"{index.count} of {index.dim}"
         )
-    refine = tensor_of(mapped.refine) if mapped.refine is not None else None
-    if on_cpu:
-        return FaissPartEngine(part, manifest.search, refine)
+    return part
+
+
+def load_part(index: Index, device: str, gpus: int = 1) -> FaissPartEngine:
+    """The engine for an index that is not flat. Raises as `read_part`, and `DeviceUnavailable` where it does not fit the device,
+    or faiss cannot search it there."""
+    facts, rows = index.manifest.search, index.part.refine
+    refine = tensor_of(rows) if rows is not None else None
+    where = resolve_device(device)
+    if where.type == "cpu":
+        check_memory(str(index.path), facts.part_bytes, memory_limit())
+        return FaissPartEngine(read_part(index), facts, refine)
     from .faiss_gpu import clone
 
-    return FaissPartEngine(clone(part, index, device, gpus), manifest.search, refine, device, GPU_K_MAX)
+    return FaissPartEngine(clone(read_part(index), index, str(where), gpus), facts, refine, str(where), GPU_K_MAX)

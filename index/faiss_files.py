@@ -29,7 +29,8 @@ def from_factory(factory: str, dim: int) -> Any:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise ConfigurationError(
-            f"faiss makes no index of {factory!r} for {dim} dimensions ({_reason(error)}); types are auto, flat, hnsw, compact, or a "
+            f"faiss makes no index of {factory!r} for {dim} dimensions ({_reason(error)}); types are auto, flat, hnsw, "
+            f"compact, or a "
             "factory string of faiss such as IVF1024,SQ8"
         ) from None
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -38,7 +39,7 @@ def from_factory(factory: str, dim: int) -> Any:
 
 
 def read_mapped(data: NDArray[np.uint8], where: str) -> Any:
-    """The faiss index in the mapped bytes `data`, which must stay as long as it does: `index.mapped` refers to them.
+    """The faiss index in the mapped bytes `data`, which must stay as long as it does: the index refers to them.
 
     Codes of scalar and product quantisers, graphs and inverted lists stay where they are mapped (faiss' zero-copy reader), shared
     by all processes; the blocks of fast-scan lists are copied. Raises `IndexDamaged` for what faiss cannot read.
@@ -48,7 +49,7 @@ def read_mapped(data: NDArray[np.uint8], where: str) -> Any:
         index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.size))
     except (RuntimeError, MemoryError) as error:
         raise IndexDamaged(f"{where} is no index that faiss can read ({_reason(error)})") from None
-    index.mapped = data
+    index.referenced_objects = [data]
     return index
 
 
@@ -73,6 +74,18 @@ def lists_of(index: Any) -> int:
     """Inverted lists of an index, 0 where it has none."""
     ivf = import_faiss().try_extract_index_ivf(index)
     return int(ivf.nlist) if ivf is not None else 0
+
+
+def listed_rows(index: Any) -> NDArray[np.int64] | None:
+    """The rows that stand in the inverted lists of an index, in the order of the lists; None where there are no lists."""
+    faiss = import_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is None:
+        return None
+    lists = ivf.invlists
+    sizes = [lists.list_size(number) for number in range(lists.nlist)]
+    rows = [faiss.rev_swig_ptr(lists.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
+    return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
 
 def _innermost(faiss: Any, index: Any) -> Any:

@@ -16,13 +16,14 @@ from .store import Index
 def clone(part: Any, index: Index, device: str, gpus: int) -> Any:
     """The faiss index `part` of `index` on `device` and the `gpus` - 1 devices after it, which keeps its resources alive.
 
-    Raises `DeviceUnavailable` where it does not fit or faiss has no such index on GPUs, `ConfigurationError` where the installed faiss
-    has no GPU in it.
+    Raises `DeviceUnavailable` where it does not fit or faiss has no such index on GPUs, `ConfigurationError` where the installed
+    faiss has no GPU in it.
     """
     faiss = import_faiss()
     if not hasattr(faiss, "StandardGpuResources"):
         raise ConfigurationError(
-            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], or keep the index off the device "
+            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], or keep the index off "
+            "the device "
             "(index.gpu = false)"
         )
     bind(resolve_device(device))
@@ -55,5 +56,5 @@ def _cloned(faiss: Any, part: Any, plan: Cloning) -> Any:
         cloned = faiss.index_cpu_to_gpu_multiple_py(resources, part, options, list(plan.devices))
     else:
         cloned = faiss.index_cpu_to_gpu(resources[0], plan.devices[0], part, options)
-    cloned.resources = resources
+    cloned.referenced_objects = resources
     return cloned

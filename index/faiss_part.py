@@ -19,7 +19,7 @@ from .errors import ConfigurationError
 from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, lists_of, set_effort
 from .index_types import HNSW_EF_CONSTRUCTION, Plan, sample_rows
 from .manifest import HalfNorms, SearchFacts
-from .vectors import PART, REFINE, REFINE_DTYPE
+from .vectors import PART, REFINE_DTYPE
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -41,7 +41,7 @@ Matrix = NDArray[np.float32]
 
 
 def make_part(matrix: Matrix, plan: Plan, seed: int, threads: int, folder: Path) -> SearchFacts:
-    """Writes the file `faiss` of the rows float32 (count, dim) to `folder`, and `f16` where the plan refines.
+    """Writes the file `faiss` of the rows float32 (count, dim) to `folder`.
 
     `recall_at_10` and `queries_per_s` are left to `measured`. Raises `ConfigurationError` where faiss cannot build it.
     """
@@ -62,8 +62,6 @@ def make_part(matrix: Matrix, plan: Plan, seed: int, threads: int, folder: Path)
         found = _calibrated(index, matrix, held, plan)
     finally:
         faiss.omp_set_num_threads(before)
-    if plan.refine:
-        write_float16(blocks_of(matrix), folder / REFINE)
     return SearchFacts(
         part_bytes=(folder / PART).stat().st_size,
         sample_rows=len(sample),
@@ -127,6 +125,10 @@ def _train(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], se
         first = faiss.downcast_VectorTransform(index.chain.at(0))
         if isinstance(first, faiss.OPQMatrix):
             first.niter, first.niter_pq_0, first.niter_pq, first.max_train_points = _OPQ
+            codes = faiss.ProductQuantizer(first.d_out, first.M, 8)
+            codes.cp.min_points_per_centroid, codes.cp.seed = 1, seed % (1 << 31)
+            first.pq = codes
+            index.referenced_objects = [codes]
     if hasattr(inner, "pq"):
         inner.pq.cp.seed = seed % (1 << 31)
         inner.pq.cp.min_points_per_centroid = 1

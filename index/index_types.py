@@ -1,8 +1,8 @@
 """[P] Which index is made of so many rows: its type, its faiss factory string, and what it will need. Decides; never loads faiss.
 
-`flat` rows are searched exactly. `hnsw` is a graph over float16 rows (Malkov and Yashunin 2016). `compact` keeps product-quantised
-residuals of an inverted file (Jégou, Douze and Schmid 2011) and scores its candidates again from float16 rows on disk. Anything
-else is a factory string of faiss, built and searched as faiss does.
+`flat` rows are searched exactly. `hnsw` is a graph over float16 rows (Malkov and Yashunin 2016). `compact` keeps
+product-quantised residuals of an inverted file (Jégou, Douze and Schmid 2011) and scores its candidates again from float16 rows
+on disk. Anything else is a factory string of faiss, built and searched as faiss does.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ class Plan:
 
 
 def plan_index(wanted: str, bytes_per_vector: int, refine: bool, count: int, dim: int, memory_bytes: int) -> Plan:
-    """The index of `count` rows of `dim` values on a host with so much memory free. Raises `ConfigurationError` where the finished
-    part would not fit in it while it is built, or `bytes_per_vector` cannot be had."""
+    """The index of `count` rows of `dim` values on a host with so much memory free. Raises `ConfigurationError` where the
+    finished part would not fit in it while it is built, or `bytes_per_vector` cannot be had."""
     plan = _planned(_chosen(count, dim, memory_bytes) if wanted == AUTO else wanted, bytes_per_vector, refine, count, dim)
     peak = int(PART_PEAK * plan.part_bytes)
     if peak > memory_bytes:
         raise ConfigurationError(
-            f"an index of type {plan.type} over {count:,} rows needs about {size(peak)} of memory to build, and {size(memory_bytes)} "
+            f"an index of type {plan.type} over {count:,} rows needs about {size(peak)} of memory to build, and "
+            f"{size(memory_bytes)} "
             f"are free: build --type compact with fewer --bytes-per-vector, or flat, which needs none"
         )
     return plan
@@ -99,8 +100,8 @@ def _compact(bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
 
 
 def _quantisers(bytes_per_vector: int, dim: int) -> int:
-    """Product quantisers of one byte each, as many as there is room for. Each takes the same number of dimensions, and the rotation
-    before them (OPQ, Ge et al. 2013) may drop the few that are left over, but no more than a tenth."""
+    """Product quantisers of one byte each, as many as there is room for. Each takes the same number of dimensions, and the
+    rotation before them (OPQ, Ge et al. 2013) may drop the few that are left over, but no more than a tenth."""
     return max(n for n in range(1, bytes_per_vector + 1) if 10 * (dim // n * n) >= 9 * dim)
 
 

@@ -77,9 +77,9 @@ class HalfNorms:
 class SearchFacts:
     """How a faiss part was trained and is searched, and what its build measured with held-out rows.
 
-    `sample_rows` drawn with `seed` trained it. A search visits `effort` lists of an inverted file, or keeps `effort` candidates of
-    a graph (0: faiss' own choice), and scores the best `candidates` again from float16 rows (0: none are kept). A flat index has
-    none of these; its recall is 1. `queries_per_s` in batches of 32 on `threads` threads of the machine that built it.
+    `sample_rows` drawn with `seed` trained it. A search visits `effort` lists of an inverted file, or keeps `effort` candidates
+    of a graph (0: faiss' own choice), and scores the best `candidates` again from float16 rows (0: none are kept). A flat index
+    has none of these; its recall is 1. `queries_per_s` in batches of 32 on `threads` threads of the machine that built it.
     """
 
     part_bytes: int = 0
@@ -241,7 +241,9 @@ def _read_record(kind: type[T], value: object, where: str) -> T:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is not a map")
     hints = typing.get_type_hints(kind)
-    optional = {item.name for item in dataclasses.fields(kind) if item.default is not dataclasses.MISSING}
+    optional = {
+        item.name for item in dataclasses.fields(typing.cast(typing.Any, kind)) if item.default is not dataclasses.MISSING
+    }
     fields = {}
     for name, hint in hints.items():
         if name not in value and name in optional:  # written by a version that had no such field

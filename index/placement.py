@@ -1,4 +1,5 @@
-"""[P] Whether an index fits where it is to stand, and how faiss is to put it on CUDA devices. Nothing is ever put elsewhere instead."""
+"""[P] Whether an index fits where it is to stand, and how faiss is to put it on CUDA devices. Nothing is ever put elsewhere
+instead."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ _CLONED = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Cloning:
-    """Explicit options for faiss' cloner. `shard`: each device holds a share of the rows; `float16_tables`: look-up tables of product
-    quantisers in half precision, which those of more than 48 bytes need to fit a block's shared memory."""
+    """Explicit options for faiss' cloner. `shard`: each device holds a share of the rows; `float16_tables`: look-up tables of
+    product quantisers in half precision, which those of more than 48 bytes need to fit a block's shared memory."""
 
     devices: tuple[int, ...]
     shard: bool
@@ -38,7 +39,8 @@ def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Se
     """
     if kind == "hnsw":
         raise DeviceUnavailable(
-            f"the index {where} is a graph (hnsw), which faiss searches on cpu only: set index.gpu = false to keep it there, or build "
+            f"the index {where} is a graph (hnsw), which faiss searches on cpu only: set index.gpu = false to keep it "
+            f"there, or build "
             "--type compact or flat"
         )
     need = int(part_bytes * _CLONED / len(devices)) + TEMP_BYTES + WORKSPACE_BYTES
@@ -46,7 +48,8 @@ def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Se
         if need > room:
             share = "its share of it" if len(devices) > 1 else "it"
             raise DeviceUnavailable(
-                f"the index {where} does not fit cuda:{device}: {share} needs {size(need)} with scratch memory, and {size(room)} are "
+                f"the index {where} does not fit cuda:{device}: {share} needs {size(need)} with scratch memory, and "
+                f"{size(room)} are "
                 f"free; spread it over more devices (index.gpus_per_worker), build --type compact with fewer --bytes-per-vector, "
                 f"or keep it off the device (index.gpu = false)"
             )
@@ -72,7 +75,8 @@ def check_memory(where: str, part_bytes: int, memory_bytes: int) -> None:
     read at random, and would be read from disk again and again."""
     if part_bytes > memory_bytes:
         raise DeviceUnavailable(
-            f"the index {where} does not fit cpu: its faiss part has {size(part_bytes)}, and this process may use {size(memory_bytes)}; "
+            f"the index {where} does not fit cpu: its faiss part has {size(part_bytes)}, and this process may use "
+            f"{size(memory_bytes)}; "
             "build --type compact with fewer --bytes-per-vector, or flat, or use a larger machine"
         )
 

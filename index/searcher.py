@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .effort import NEIGHBOURS, recall, true_neighbours
 from .encoder import load_index_encoder
 from .engine import AUTO, load_engine
-from .evaluate import Search
+from .index_types import HNSW
+from .manifest import FLAT
 from .store import Index
 
+_BLOCK_ROWS = 8_192
 
-def searcher(
-    index: Index, device: str = "cpu", dtype: str = "auto", model: str = "", engine: str = AUTO, backend: str = "auto"
-) -> Search:
-    """(queries, top_k) -> (passage id, score) of each query's results. Raises as `load_index_encoder` and `load_engine`."""
-    encoder = load_index_encoder(index.manifest, device, dtype, model, backend=backend)
-    finder = load_engine(index, encoder.device, engine)
+Blocks = Callable[[], Iterator[NDArray[np.float32]]]
 
-    def search(queries: list[str], top_k: int) -> list[list[tuple[str, float]]]:
-        scores, rows = finder.search(encoder.encode(queries, "query").vectors, top_k)
+
+class Searcher:
+    """(queries, top_k) -> (passage id, score) of each query's results; and, of an index that is not flat, how much was found of
+    what an exact search over its stored rows finds. Raises as `load_index_encoder` and `load_engine`."""
+
+    def __init__(
+        self, index: Index, device: str = "cpu", dtype: str = "auto", model: str = "", engine: str = AUTO, backend: str = "auto"
+    ) -> None:
+        self._index = index
+        self._encoder = load_index_encoder(index.manifest, device, dtype, model, backend=backend)
+        self._engine = load_engine(index, self._encoder.device, engine)
+        self._blocks = stored_blocks(index)
+        self._recalls: list[tuple[int, float]] = []
+
+    def __call__(self, queries: list[str], top_k: int) -> list[list[tuple[str, float]]]:
+        vectors = self._encoder.encode(queries, "query").vectors
+        scores, rows = self._engine.search(vectors, top_k)
+        if self._blocks is not None and top_k >= NEIGHBOURS:
+            truth = true_neighbours(self._blocks(), vectors, np.full(len(vectors), -1), min(NEIGHBOURS, self._index.count))
+            self._recalls.append((len(vectors), recall([line[:NEIGHBOURS] for line in rows.tolist()], truth)))
         return [
-            [(str(index.passages.get(row)["id"]), score) for row, score in zip(found, values, strict=True) if row >= 0]
+            [(str(self._index.passages.get(row)["id"]), score) for row, score in zip(found, values, strict=True) if row >= 0]
             for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
 
-    return search
+    def recall_against_exact(self) -> float | None:
+        """recall@10 of all queries so far against an exact search; None where the index is flat, or its rows are not kept."""
+        asked = sum(count for count, _ in self._recalls)
+        return sum(count * found for count, found in self._recalls) / asked if asked else None
+
+
+def stored_blocks(index: Index) -> Blocks | None:
+    """The rows of an index that is not flat, as they are kept in float16, for refinement or in a graph; None where they are
+    not."""
+    count = index.count
+    if index.manifest.type == FLAT:
+        return None
+    refine = index.part.refine
+    if refine is not None:
+        return lambda: (refine[first : first + _BLOCK_ROWS].astype(np.float32) for first in range(0, count, _BLOCK_ROWS))
+    if index.manifest.type != HNSW:
+        return None
+    from .faiss_engine import read_part
+
+    part = read_part(index)
+    return lambda: (part.reconstruct_n(first, min(_BLOCK_ROWS, count - first)) for first in range(0, count, _BLOCK_ROWS))

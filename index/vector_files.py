@@ -1,32 +1,35 @@
 """What becomes of the encoded rows: the vector files of an index type. The build hashes, seals and publishes what is made here.
 
 Called once all rows are encoded, and again from the start where a build was killed on the way: the same rows, wish and seed make
-the same files.
+the same files (those of faiss bit by bit on one thread only).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ConfigurationError
-from .manifest import FLAT, HalfNorms
-from .vectors import FULL, HALF, EncodedRows, write_half
+import numpy as np
 
-AUTO = "auto"
-TYPES = (AUTO, FLAT)
+from .index_types import AUTO, PART_PEAK, Plan, plan_index, size
+from .manifest import FLAT, HalfNorms, SearchFacts
+from .placement import memory_free
+from .vectors import FULL, HALF, PART, REFINE, EncodedRows, write_half
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The type that was asked for. `seed` draws the sample of a type that is trained, `threads` is what it may use: both are
-    recorded with the build."""
+    recorded with the build. `refine`: a compact index keeps float16 rows to score its candidates from."""
 
     type: str
     bytes_per_vector: int
     seed: int
     threads: int
+    refine: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,65 @@ class Made:
     factory: str
     norms: HalfNorms
     widths: Mapping[str, int]
+    search: SearchFacts
 
 
-def check_type(type_: str) -> None:
-    """Raises `ConfigurationError` for a type that cannot be built, before anything is read."""
-    if type_ not in TYPES:
-        raise ConfigurationError(f"cannot build an index of type {type_!r}: known are {', '.join(TYPES)}")
+def check_type(type_: str, bytes_per_vector: int, dim: int) -> None:
+    """Raises `ConfigurationError` for a type that cannot be built of rows of `dim` values, before anything is read."""
+    if type_ in (AUTO, FLAT):
+        return
+    factory = plan_index(type_, bytes_per_vector, True, 1, dim, sys.maxsize).factory
+    from .faiss_files import from_factory
+
+    from_factory(factory, dim)
+
+
+def announce(wanted: Wanted, count: int, dim: int, tell: Callable[[str], None]) -> None:
+    """Says what will be made and what it takes, before anything is encoded. Raises `ConfigurationError` where there is too little
+    memory to make it."""
+    plan = _plan(wanted, count, dim)
+    if plan.note:
+        tell(plan.note)
+    if plan.part_bytes:
+        tell(
+            f"the index will be of type {plan.type} ({plan.factory}): its faiss part needs about {size(plan.part_bytes)}, "
+            f"and up to {size(PART_PEAK * plan.part_bytes)} of memory while it is built"
+        )
 
 
 def make_vector_files(rows: EncodedRows, wanted: Wanted, folder: Path) -> Made:
     """Makes the files of the wanted type in `folder`, where `rows` are the file `f32` already. Overwrites what is left there."""
-    norms = write_half(rows, folder / HALF)
-    return Made(FLAT, "Flat", norms, {FULL: rows.dim, HALF: rows.dim})
+    plan = _plan(wanted, rows.count, rows.dim)
+    if plan.type == FLAT:
+        norms = write_half(rows, folder / HALF)
+        return Made(FLAT, "Flat", norms, {FULL: rows.dim, HALF: rows.dim}, _measured_flat(rows, folder, norms, wanted))
+    from .faiss_part import NO_NORMS, make_part, write_float16
+
+    search = make_part(rows.map(), plan, wanted.seed, wanted.threads, folder)
+    norms, widths = NO_NORMS, {PART: 0}
+    if plan.refine:
+        norms, widths = write_float16(rows.blocks(), folder / REFINE), {PART: 0, REFINE: rows.dim}
+    return Made(plan.type, plan.factory, norms, widths, _measured_part(rows, folder, search, plan))
+
+
+def _plan(wanted: Wanted, count: int, dim: int) -> Plan:
+    return plan_index(wanted.type, wanted.bytes_per_vector, wanted.refine, count, dim, memory_free())
+
+
+def _measured_flat(rows: EncodedRows, folder: Path, norms: HalfNorms, wanted: Wanted) -> SearchFacts:
+    from .exact import engine_on_cpu
+    from .faiss_part import measured
+
+    half = np.memmap(folder / HALF, dtype="<u2", mode="r", shape=(rows.count, rows.dim))
+    recall, rate = measured(engine_on_cpu(rows.map(), half, norms), rows.map(), wanted.seed)
+    return SearchFacts(recall_at_10=recall, queries_per_s=rate, threads=wanted.threads)
+
+
+def _measured_part(rows: EncodedRows, folder: Path, search: SearchFacts, plan: Plan) -> SearchFacts:
+    from .faiss_engine import engine_of
+    from .faiss_part import measured
+
+    part = np.memmap(folder / PART, dtype=np.uint8, mode="r")
+    refine = np.memmap(folder / REFINE, dtype="<f2", mode="r", shape=(rows.count, rows.dim)) if plan.refine else None
+    recall, rate = measured(engine_of(part, refine, search, str(folder)), rows.map(), search.seed)
+    return dataclasses.replace(search, recall_at_10=recall, queries_per_s=rate)
