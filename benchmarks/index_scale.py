@@ -1,0 +1,279 @@
+"""Index types at scale, beside hnswlib and usearch on the same vectors: time to build, size, time to open, memory of workers, recall.
+
+    python benchmarks/index_scale.py --rows 1000000 [--types flat,hnsw,compact] [--peers hnswlib,usearch]
+
+Vectors are real embeddings (by default those of the demo index), each with noise of `--noise` times its length, brought back to
+length 1. Graphs are built with the same M and efConstruction on all cores; everybody is queried on one thread, one batch of all
+queries. QPS@0.95 is that of the least effort whose recall@10 reaches 0.95. `pip install ragpool[bench]` brings the peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from ragpool.index.build import ensure_demo_index
+from ragpool.index.build_finish import tools
+from ragpool.index.effort import recall, true_neighbours
+from ragpool.index.engine import load_engine
+from ragpool.index.faiss_engine import FaissPartEngine, read_part
+from ragpool.index.faiss_part import blocks_of
+from ragpool.index.index_types import HNSW_EF_CONSTRUCTION, HNSW_LINKS
+from ragpool.index.manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity
+from ragpool.index.passage import Passage, pack_passage
+from ragpool.index.passage_writer import PassageWriter
+from ragpool.index.passages import IDS, OFFSETS, ROWS
+from ragpool.index.sealed import Unsealed
+from ragpool.index.staging import publish, seal
+from ragpool.index.store import open_index
+from ragpool.index.vector_files import Wanted, make_vector_files
+from ragpool.index.vectors import FULL, EncodedRows
+from ragpool.index.verify import verify_once
+
+Floats = NDArray[np.float32]
+K = 10
+BAR = 0.95
+EFFORTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+SEED = 7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1_000)
+    parser.add_argument("--noise", type=float, default=0.6)
+    parser.add_argument("--index", default="", help="flat index whose vectors are the real ones [the demo index]")
+    parser.add_argument("--types", default="flat,hnsw,compact")
+    parser.add_argument("--peers", default="hnswlib,usearch")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        worker(given.worker)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path, queries = vectors(Path(folder), given)
+        matrix = np.memmap(path, dtype="<f4", mode="r").reshape(given.rows, -1)
+        truth = true_neighbours(blocks_of(matrix), queries, np.full(len(queries), -1))
+        np.save(Path(folder, "queries.npy"), queries[:64])
+        print(f"{given.rows:,} x {matrix.shape[1]}, {len(queries):,} queries, built on {given.threads} threads, queried on 1\n")
+        print(f"{'':<9}{'build s':>9}{'MB':>9}{'in memory':>10}{'open s':>8}{'PSS 1':>8}{'PSS 4':>8}{'recall':>8}{'QPS':>8}"
+              f"{'QPS@0.95':>10}")  # fmt: skip
+        for name in filter(None, given.types.split(",")):
+            ours(name, path, matrix, queries, truth, Path(folder), given.threads)
+        for name in filter(None, given.peers.split(",")):
+            {"hnswlib": of_hnswlib, "usearch": of_usearch}[name](matrix, queries, truth, Path(folder), given.threads)
+
+
+def vectors(folder: Path, given: argparse.Namespace) -> tuple[Path, Floats]:
+    """A file of rows, float32, and queries made like them that are none of them."""
+    rng = np.random.default_rng(SEED)
+    with open_index(given.index or ensure_demo_index()) as index:
+        real = np.array(index.vectors.full)
+
+    def made(count: int) -> Floats:
+        noise = rng.standard_normal((count, real.shape[1]), dtype=np.float32) * (given.noise / np.sqrt(real.shape[1]))
+        rows = real[rng.integers(0, len(real), count)] + noise.astype(np.float32)
+        unit: Floats = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4")
+        return unit
+
+    with open(folder / "rows", "wb") as file:
+        for first in range(0, given.rows, 16_384):
+            file.write(made(min(16_384, given.rows - first)).tobytes())
+    return folder / "rows", made(given.queries)
+
+
+# ---- ours -----------------------------------------------------------------------------------------------------------------------
+
+
+def ours(name: str, path: Path, matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
+    began = time.perf_counter()
+    out = assembled(name, path, matrix.shape, folder / name, threads)
+    built = time.perf_counter() - began
+    verify_once(open_index(out), folder / "cache")
+    one_thread()
+    began = time.perf_counter()
+    index = open_index(out)
+    verify_once(index, folder / "cache")
+    engine = load_engine(index, "cpu")
+    opened = time.perf_counter() - began
+    found, rate = asked(lambda some: engine.search(some, K)[1], queries)
+    facts = index.manifest.search
+    best: float | None = rate
+    if index.manifest.type != FLAT:
+        tries = (
+            FaissPartEngine(read_part(index), dataclasses.replace(facts, effort=effort), engine._refine) for effort in EFFORTS
+        )
+        best = at_bar((lambda some, one=one: one.search(some, K)[1] for one in tries), queries, truth)
+    size = sum(entry.size for role, entry in index.manifest.files.items() if role not in (ROWS, OFFSETS, IDS))
+    held = [memory(out, folder, workers) for workers in (1, 4)]
+    line(name, built, size, facts.part_bytes or size, opened, *held, recall(found.tolist(), truth), rate, best)
+    print(f"{'':<9}{index.manifest.factory}, effort {facts.effort}, {facts.candidates} candidates, held-out recall "
+          f"{facts.recall_at_10:.4f}")  # fmt: skip
+
+
+def assembled(type_: str, path: Path, shape: tuple[int, int], out: Path, threads: int) -> Path:
+    """An index directory of the rows in `path`, with passages that say nothing, by the same functions as a build."""
+    count, dim = shape
+    staged = out / ".build"
+    staged.mkdir(parents=True)
+    os.link(path, staged / FULL)
+    passages = PassageWriter(staged)
+    for first in range(0, count, 4_096):
+        ids = [str(row) for row in range(first, min(first + 4_096, count))]
+        passages.append(ids, [pack_passage(Passage(id_, "", "x", {})) for id_ in ids])
+    passages.finish()
+    passages.close()
+    made = make_vector_files(EncodedRows(staged / FULL, count, dim), Wanted(type_, 32, SEED, threads), staged)
+    if FULL in made.widths:  # sealing writes to the file
+        (staged / FULL).unlink()
+        (staged / FULL).write_bytes(path.read_bytes())
+    widths = {ROWS: 0, OFFSETS: 1, IDS: 2, **made.widths}
+    version = "0123456789abcdef"
+    files = seal({role: Unsealed(staged / role) for role in widths}, count, widths, version)
+    publish(staged, out, Manifest(
+        FORMAT, version, datetime.datetime.now(datetime.timezone.utc).isoformat(), made.type, made.factory, count, dim,
+        INNER_PRODUCT, True, ModelIdentity("none", "0" * 64), "", "", 1, "float32", "cpu",
+        CorpusFacts(("benchmark",), "", "", "", "text", 0), made.norms, tools(), files, made.search,
+    ))  # fmt: skip
+    return out
+
+
+def memory(out: Path, folder: Path, workers: int) -> float:
+    """MiB of PSS that so many processes take more, in all, once they have opened the index and searched."""
+    command = [sys.executable, __file__, "--worker", json.dumps([str(out), str(folder / "queries.npy")])]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(workers)]
+    for one in running:
+        one.stdout.readline()
+    before = sum(pss(one.pid) for one in running)
+    for one in running:
+        one.stdin.write("\n")
+        one.stdin.flush()
+    for one in running:
+        one.stdout.readline()
+    after = sum(pss(one.pid) for one in running)
+    for one in running:
+        one.communicate("\n")
+    return (after - before) / 1024
+
+
+def worker(given: str) -> None:
+    """Loads the libraries and waits; opens the index, searches and waits; ends."""
+    out, file = json.loads(given)
+    queries = np.load(file)
+    one_thread()
+    print("up", flush=True)
+    sys.stdin.readline()
+    engine = load_engine(open_index(out), "cpu")
+    engine.search(queries, K)
+    print("searched", flush=True)
+    sys.stdin.readline()
+
+
+def pss(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def one_thread() -> None:
+    import faiss
+    import torch
+
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+
+
+# ---- peers ----------------------------------------------------------------------------------------------------------------------
+
+
+def of_hnswlib(matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
+    import hnswlib
+
+    began = time.perf_counter()
+    index = hnswlib.Index("ip", matrix.shape[1])
+    index.init_index(len(matrix), M=HNSW_LINKS, ef_construction=HNSW_EF_CONSTRUCTION, random_seed=SEED)
+    index.add_items(matrix, num_threads=threads)
+    built = time.perf_counter() - began
+    index.save_index(str(folder / "hnswlib"))
+    size = (folder / "hnswlib").stat().st_size
+
+    def search(effort: int) -> Callable[[Floats], NDArray[np.int64]]:
+        def run(some: Floats) -> NDArray[np.int64]:
+            index.set_ef(max(effort, K))
+            return index.knn_query(some, k=K, num_threads=1)[0].astype(np.int64)
+
+        return run
+
+    best = at_bar((search(effort) for effort in EFFORTS), queries, truth)
+    found, rate = asked(search(64), queries)
+    line("hnswlib", built, size, size, None, None, None, recall(found.tolist(), truth), rate, best)
+
+
+def of_usearch(matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
+    from usearch.index import Index
+
+    for dtype in ("f32", "f16"):
+        began = time.perf_counter()
+        index = Index(ndim=matrix.shape[1], metric="ip", dtype=dtype, connectivity=HNSW_LINKS, expansion_add=HNSW_EF_CONSTRUCTION)
+        index.add(np.arange(len(matrix)), matrix, threads=threads)
+        built = time.perf_counter() - began
+        index.save(str(folder / "usearch"))
+        size = (folder / "usearch").stat().st_size
+
+        def search(effort: int, index: Index = index) -> Callable[[Floats], NDArray[np.int64]]:
+            def run(some: Floats) -> NDArray[np.int64]:
+                index.expansion_search = max(effort, K)
+                return np.atleast_2d(index.search(some, K, threads=1).keys).astype(np.int64)
+
+            return run
+
+        best = at_bar((search(effort) for effort in EFFORTS), queries, truth)
+        found, rate = asked(search(64), queries)
+        line(f"us. {dtype}", built, size, size, None, None, None, recall(found.tolist(), truth), rate, best)
+
+
+# ---- measuring ------------------------------------------------------------------------------------------------------------------
+
+
+def asked(search: Callable[[Floats], NDArray[np.int64]], queries: Floats) -> tuple[NDArray[np.int64], float]:
+    """What was found, and queries a second: the best of three rounds."""
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        found = search(queries)
+        best = min(best, time.perf_counter() - began)
+    return found, len(queries) / best
+
+
+def at_bar(searches: Iterator[Callable[[Floats], NDArray[np.int64]]], queries: Floats, truth: NDArray[np.int64]) -> float | None:
+    """Queries a second at the least effort that finds enough."""
+    for search in searches:
+        found, rate = asked(search, queries)
+        if recall(found.tolist(), truth) >= BAR:
+            return rate
+    return None
+
+
+def line(name: str, built: float, size: int, held: int, opened: float | None, *rest: float | None) -> None:
+    one, four, found, rate, best = rest
+    print(f"{name:<9}{built:>9.1f}{size / 1e6:>9.1f}{held / 1e6:>10.1f}{shown(opened, 8, 3)}{shown(one, 8, 0)}{shown(four, 8, 0)}"
+          f"{shown(found, 8, 4)}{shown(rate, 8, 0)}{shown(best, 10, 0)}", flush=True)  # fmt: skip
+
+
+def shown(value: float | None, width: int, digits: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width},.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,406 @@
+"""Every index type against an exact search on clustered rows: what it finds, what it scores, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from ragpool.conf.settings import ConfigurationError
+from ragpool.index import build as builder
+from ragpool.index.build import BuildOptions, Built, build_index
+from ragpool.index.effort import Tried, cheapest, drawn, efforts, recall, true_neighbours
+from ragpool.index.checks import verify_files, verify_passages, verify_vectors
+from ragpool.index.encoder import Encoded, Kind
+from ragpool.index.engine import Engine, load_engine
+from ragpool.index.errors import DeviceUnavailable, IndexDamaged
+from ragpool.index.faiss_engine import FaissPartEngine, engine_of
+from ragpool.index.faiss_part import blocks_of, make_part
+from ragpool.index.index_types import COMPACT, HNSW, Plan, lists_for, plan_index, sample_rows
+from ragpool.index.manifest import FLAT, SearchFacts, read_manifest
+from ragpool.index.models import Prefixes
+from ragpool.index.placement import check_memory, cloning, spanned
+from ragpool.index.store import open_index
+
+pytest.importorskip("faiss")
+
+Floats = NDArray[np.float32]
+COUNT, DIM = 3_000, 32
+TYPES = ("hnsw", "compact", "IVF16,SQ8", "PCA24,Flat", "HNSW16,Flat")
+GIB = 1 << 30
+
+
+def clustered(count: int, dim: int, seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, dim))
+    rows = centres[rng.integers(0, 40, count)] + 0.7 * rng.standard_normal((count, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Numbered:
+    """An encoder whose texts are row numbers."""
+
+    model, fingerprint, dim, max_length = "numbered", "cd" * 32, DIM, 64
+    device, dtype, backend, normalize = "cpu", "float32", "double", True
+    prefixes = Prefixes("", "")
+    rows = clustered(COUNT, DIM)
+
+    def __init__(self, options: BuildOptions) -> None:
+        pass
+
+    def encode(self, texts: list[str], kind: Kind = "query") -> Encoded:
+        return Encoded(self.rows[[int(text.split()[-1]) for text in texts]], [1] * len(texts), [False] * len(texts))
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+    """Builds, once for each type, the index of `Numbered.rows`; returns what it said too."""
+    folder = tmp_path_factory.mktemp("types")
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": f"id{n}", "title": "row", "text": str(n)}) + "\n" for n in range(COUNT)))
+    made: dict[str, Built] = {}
+
+    def built(type_: str, **options: object) -> Built:
+        key = json.dumps([type_, options])
+        if key not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(builder, "_encoder", Numbered)
+                patch.setattr(builder, "usable_cores", lambda: 1)
+                made[key] = build_index([corpus], folder / str(len(made)), BuildOptions(device="cpu", type=type_, **options))
+        return made[key]
+
+    return built
+
+
+def near(count: int) -> Floats:
+    rng = np.random.default_rng(9)
+    rows = Numbered.rows[rng.integers(0, COUNT, count)] + 0.05 * rng.standard_normal((count, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def exact(queries: Floats, k: int) -> NDArray[np.int64]:
+    return np.argsort(-(queries.astype(np.float64) @ Numbered.rows.astype(np.float64).T), axis=1, kind="stable")[:, :k]
+
+
+def check_results(scores: Floats, rows: NDArray[np.int64]) -> None:
+    """Best first, ties by row, no row twice; what was not found stands last."""
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
+    for line, found in zip(scores.tolist(), rows.tolist(), strict=True):
+        there = [row for row in found if row >= 0]
+        assert len(set(there)) == len(there)
+        assert found[len(there) :] == [-1] * (len(found) - len(there))
+        assert line[len(there) :] == [-np.inf] * (len(found) - len(there))
+        order = list(zip((-score for score in line), found, strict=True))[: len(there)]
+        assert order == sorted(order)
+
+
+# ---- what is found --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("type_", "bar"), [("hnsw", 0.98), ("compact", 0.98), ("IVF16,SQ8", 0.95), ("HNSW16,Flat", 0.98)])
+def test_it_finds_what_an_exact_search_finds(build: Callable[..., Built], type_: str, bar: float) -> None:
+    built = build(type_)
+    with open_index(built.path) as index:
+        engine = load_engine(index, "cpu")
+        assert (engine.name, engine.device, engine.count, engine.dim) == ("faiss", "cpu", COUNT, DIM)
+        queries = near(200)
+        scores, rows = engine.search(queries, 10)
+        check_results(scores, rows)
+        assert recall(rows.tolist(), exact(queries, 10)) >= bar
+        for k in (1, 100, COUNT + 5):
+            scores, rows = engine.search(queries[:5], k)
+            assert rows.shape == (5, min(k, COUNT))
+            check_results(scores, rows)
+    assert built.manifest.search.recall_at_10 >= bar - 0.02
+    assert built.manifest.search.queries_per_s > 0
+
+
+def test_every_list_is_visited_before_less_than_k_is_returned(build: Callable[..., Built]) -> None:
+    with open_index(build("compact").path) as index:
+        _, rows = load_engine(index, "cpu").search(near(3), COUNT)
+        assert (np.sort(rows, axis=1) == np.arange(COUNT)).all()
+
+
+def test_refined_scores_are_products_with_the_float16_rows(build: Callable[..., Built]) -> None:
+    with open_index(build("compact").path) as index:
+        engine = load_engine(index, "cpu")
+        refine = index.part.refine
+        assert refine is not None
+        assert refine.dtype == np.float16
+        queries = near(20)
+        for scale in (1.0, 1e-20, 1e20):
+            scores, rows = engine.search((queries * np.float32(scale)).astype(np.float32), 10)
+            own = np.einsum("nkd,nd->nk", refine[rows].astype(np.float64), (queries * np.float32(scale)).astype(np.float64))
+            assert np.allclose(scores, own, rtol=1e-6, atol=1e-7 * scale)
+        alone = np.concatenate([engine.search(queries[n : n + 1], 10)[0] for n in range(20)])
+        assert np.array_equal(alone, engine.search(queries, 10)[0])
+
+
+def test_without_refinement_it_is_smaller_and_finds_less(build: Callable[..., Built]) -> None:
+    refined, plain = build("compact", bytes_per_vector=8).manifest, build("compact", bytes_per_vector=8, refine=False).manifest
+    assert "f16" in refined.files
+    assert plain.files.keys() == {"rows", "offsets", "ids", "faiss"}
+    assert plain.search.candidates == 0 < refined.search.candidates
+    assert plain.search.recall_at_10 < refined.search.recall_at_10
+    with open_index(build("compact", bytes_per_vector=8, refine=False).path) as index:
+        check_results(*load_engine(index, "cpu").search(near(5), 10))
+
+
+def test_equal_rows_come_in_their_order(tmp_path: Path) -> None:
+    rows = np.repeat(clustered(30, DIM), 40, axis=0)
+    facts = make_part(rows, Plan(HNSW, "HNSW32,SQfp16", 0, False), 1, 1, tmp_path)
+    engine = engine_of(np.memmap(tmp_path / "faiss", np.uint8, "r"), None, facts, "here")
+    scores, found = engine.search(rows[:1], 20)
+    check_results(scores, found)
+
+
+def test_what_faiss_does_not_find_is_row_minus_one(tmp_path: Path) -> None:
+    rows = clustered(400, DIM)
+    facts = make_part(rows, Plan("x", "IVF8,Flat", 0, False), 1, 1, tmp_path)
+
+    class Forgetful:
+        """A faiss index that finds three rows at most."""
+
+        ntotal, d = 400, DIM
+
+        def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+            found = np.full((len(queries), k), -1)
+            found[:, :3] = [5, 2, 9]
+            return np.where(found < 0, -3e38, 1.0).astype(np.float32), found
+
+    engine = FaissPartEngine(Forgetful(), facts, None, "cuda:0")
+    scores, found = engine.search(rows[:2], 6)
+    assert found.tolist() == [[2, 5, 9, -1, -1, -1]] * 2
+    check_results(scores, found)
+
+
+def test_more_than_a_gpu_returns_is_refused_in_words(tmp_path: Path) -> None:
+    rows = clustered(3_000, 8)
+    facts = make_part(rows, Plan("x", "Flat", 0, False), 1, 1, tmp_path)
+    part = engine_of(np.memmap(tmp_path / "faiss", np.uint8, "r"), None, facts, "here")._index
+    engine = FaissPartEngine(part, facts, None, "cuda:0", k_max=2_048)
+    assert engine.search(rows[:1], 2_048)[1].shape == (1, 2_048)
+    with pytest.raises(ValueError, match="k is 2049: faiss finds at most 2048 rows on cuda:0"):
+        engine.search(rows[:1], 2_049)
+    refined = FaissPartEngine(part, SearchFacts(candidates=64), torch.from_numpy(rows).half(), "cuda:0", k_max=2_048)
+    assert refined.search(rows[:1], 1_000)[1].shape == (1, 1_000)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_it_is_whole(build: Callable[..., Built], type_: str) -> None:
+    built = build(type_)
+    with open_index(built.path) as index:
+        verify_files(index)
+        verify_passages(index)
+        assert f"{COUNT} x {DIM}" in verify_vectors(index).found
+        assert index.manifest.type == type_
+        assert read_manifest(built.path).search == built.manifest.search
+
+
+def test_a_part_of_another_index_is_refused(build: Callable[..., Built], tmp_path: Path) -> None:
+    with open_index(build("hnsw").path) as index:
+        make_part(clustered(500, DIM), Plan(HNSW, "HNSW8,SQfp16", 0, False), 1, 1, tmp_path)
+        index.part.part = np.memmap(tmp_path / "faiss", np.uint8, "r")
+        with pytest.raises(IndexDamaged, match="its faiss part holds 500 rows of 32 values, its manifest says 3000 of 32"):
+            load_engine(index, "cpu")
+        index.part.part = np.frombuffer(b"no index at all, only a few words of text", np.uint8)
+        with pytest.raises(IndexDamaged, match="is no index that faiss can read"):
+            load_engine(index, "cpu")
+
+
+def test_a_row_that_is_listed_twice_is_found_by_verify(build: Callable[..., Built]) -> None:
+    with open_index(build("IVF16,SQ8").path) as index:
+        data = np.array(index.part.part)
+        own = np.frombuffer(np.array([7], "<i8").tobytes(), np.uint8)
+        places = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(data, 8) == own).all(axis=1))
+        data[places[-1]] = 8
+        index.part.part = data
+        with pytest.raises(IndexDamaged, match="does not list every row once"):
+            verify_vectors(index)
+
+
+_PRIVATE = """
+import json, sys
+import numpy as np
+from ragpool.index.store import open_index
+from ragpool.index.engine import load_engine
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Anonymous:"))
+index = open_index(sys.argv[1])
+part = index.manifest.search.part_bytes
+load_engine(index, "cpu").search(np.eye(index.dim, dtype=np.float32)[:4], 5)   # libraries and pools of threads
+before = anonymous()
+engines = [load_engine(index, "cpu") for _ in range(8)]
+for engine in engines:
+    engine.search(np.eye(index.dim, dtype=np.float32)[:4], 5)
+print(json.dumps([part, 1024 * (anonymous() - before)]))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("type_", ["hnsw", "IVF16,SQ8"])
+def test_workers_share_what_is_mapped(build: Callable[..., Built], type_: str) -> None:
+    command = [sys.executable, "-c", _PRIVATE, str(build(type_).path)]
+    part, private = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert private < 0.8 * 8 * part
+
+
+# ---- plans ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_auto_is_exact_while_that_is_quick_then_a_graph_while_it_fits() -> None:
+    assert plan_index("auto", 32, True, 1_000_000, 384, 64 * GIB).type == FLAT
+    assert plan_index("auto", 32, True, 5_000_000, 384, 64 * GIB).type == HNSW
+    assert plan_index("auto", 32, True, 5_000_000, 384, 8 * GIB).type == COMPACT
+
+
+@given(st.integers(1, 10**9), st.sampled_from([32, 100, 384, 768, 1024, 1000]), st.integers(1, 384))
+def test_a_compact_vector_takes_no_more_than_was_asked(count: int, dim: int, wanted: int) -> None:
+    wanted = min(wanted, dim)
+    plan = plan_index(COMPACT, wanted, True, count, dim, 1 << 60)
+    if "PQ" in plan.factory:
+        codes, width = map(int, plan.factory.split(",")[0].removeprefix("OPQ").split("_"))
+        assert codes <= wanted
+        assert width % codes == 0
+        assert 0.9 * dim <= width <= dim
+    assert 39 * lists_for(count) <= max(count, 39)
+    assert 1 <= sample_rows(plan, count) <= count
+
+
+def test_too_few_rows_are_kept_in_eight_bits_and_it_says_so() -> None:
+    plan = plan_index(COMPACT, 32, True, 300, 384, GIB)
+    assert plan.factory == "SQ8"
+    assert "300 rows are too few to train a product quantiser on" in plan.note
+
+
+@pytest.mark.parametrize(
+    ("type_", "bytes_per_vector", "memory", "sentence"),
+    [
+        ("hnsw", 32, GIB, r"type hnsw over 10,000,000 rows needs about 12\.64 GiB of memory to build, and 1\.00 GiB are free"),
+        ("compact", 400, GIB, "takes at most 384 bytes a vector, not 400"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_words(type_: str, bytes_per_vector: int, memory: int, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        plan_index(type_, bytes_per_vector, True, 10_000_000, 384, memory)
+
+
+@pytest.mark.parametrize(
+    ("type_", "sentence"),
+    [
+        ("quick", "faiss makes no index of 'quick' for 32 dimensions"),
+        ("IVF16,PQ7", "faiss makes no index of 'IVF16,PQ7' for 32 dimensions"),
+        ("IVF4096,Flat", "faiss cannot build 'IVF4096,Flat' of 40 rows"),
+    ],
+)
+def test_a_wrong_factory_string_is_one_sentence(
+    tmp_path: Path, type_: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "_encoder", Numbered)
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": str(n), "text": str(n)}) + "\n" for n in range(40)))
+    encoded: list[str] = []
+    with pytest.raises(ConfigurationError, match=sentence):
+        build_index(
+            [corpus], tmp_path / "out", BuildOptions(device="cpu", type=type_), lambda stage, done, total: encoded.append(stage)
+        )
+    assert encoded or "faiss makes" in sentence
+    assert not ("faiss makes" in sentence and encoded)
+
+
+# ---- calibration ----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5_000), st.integers(1, 300), st.integers(1, 6_000), st.integers(0, 2**31))
+def test_held_out_rows_are_not_trained_on(count: int, held: int, sample: int, seed: int) -> None:
+    out, into = drawn(count, held, sample, seed)
+    assert len(into)
+    assert len(out)
+    assert count == 1 or not set(out.tolist()) & set(into.tolist())
+    assert len(set(into.tolist())) == len(into) <= max(sample, 1)
+    again = drawn(count, held, sample, seed)
+    assert np.array_equal(out, again[0])
+    assert np.array_equal(into, again[1])
+
+
+def test_true_neighbours_are_those_of_a_sort_and_never_oneself() -> None:
+    rows = clustered(500, DIM)
+    own = np.array([3, 77, 499])
+    products = rows[own] @ rows.T
+    products[np.arange(3), own] = -np.inf
+    found = true_neighbours((rows[first : first + 64] for first in range(0, 500, 64)), rows[own], own)
+    assert [set(line) for line in found.tolist()] == [set(line) for line in np.argsort(-products, axis=1)[:, :10].tolist()]
+    assert true_neighbours(blocks_of(rows[:4]), rows[:1], np.array([0]))[0].tolist().count(-1) == 7
+
+
+def test_the_cheapest_that_finds_enough_is_taken() -> None:
+    tries = [Tried(1, 16, 0.9, 1.0), Tried(4, 16, 0.996, 4.0), Tried(2, 64, 0.997, 3.0), Tried(8, 64, 1.0, 9.0)]
+    assert cheapest(tries) == tries[2]
+    assert cheapest(tries, 0.998) == tries[3]
+    assert cheapest(tries[:1]) == tries[0]
+    assert efforts(12) == [1, 2, 4, 8, 12]
+    assert efforts(1) == [1]
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------------------
+
+
+def test_where_an_index_fits_and_how_it_is_cloned() -> None:
+    one = cloning("wiki", "compact", 4 * GIB, 40, [0], [10 * GIB])
+    assert (one.devices, one.shard, one.float16_tables) == ((0,), False, False)
+    two = cloning("wiki", "compact", 16 * GIB, 100, [2, 3], [10 * GIB, 10 * GIB])
+    assert (two.devices, two.shard, two.float16_tables) == ((2, 3), True, True)
+    with pytest.raises(
+        DeviceUnavailable, match=r"wiki does not fit cuda:0: it needs 18\.10 GiB .* 10\.00 GiB are free; spread it"
+    ):
+        cloning("wiki", "compact", 16 * GIB, 100, [0], [10 * GIB])
+    with pytest.raises(DeviceUnavailable, match="does not fit cuda:3: its share of it needs"):
+        cloning("wiki", "compact", 16 * GIB, 100, [2, 3], [10 * GIB, GIB])
+    with pytest.raises(DeviceUnavailable, match="is a graph .* set index.gpu = false"):
+        cloning("wiki", "hnsw", GIB, 100, [0], [10 * GIB])
+    assert spanned("cuda:2", 2, 4) == (2, 3)
+    with pytest.raises(DeviceUnavailable, match="cuda:3 to cuda:4 are not all there"):
+        spanned("cuda:3", 2, 4)
+
+
+def test_more_than_the_memory_is_refused_before_it_is_read() -> None:
+    check_memory("wiki", GIB, GIB)
+    with pytest.raises(DeviceUnavailable, match=r"wiki does not fit cpu: its faiss part has 2\.00 GiB, .* may use 1\.00 GiB"):
+        check_memory("wiki", 2 * GIB, GIB)
+
+
+def test_the_engine_is_the_one_for_the_type(build: Callable[..., Built]) -> None:
+    with open_index(build("hnsw").path) as index:
+        with pytest.raises(ConfigurationError, match="of type 'hnsw', which only the engine faiss searches"):
+            load_engine(index, "cpu", "exact")
+        if not torch.cuda.is_available():
+            with pytest.raises(DeviceUnavailable, match="there is no device cuda:0 here"):
+                load_engine(index, "cuda:0")
+        engine: Engine = load_engine(index, "cpu", "faiss")
+        assert engine.name == "faiss"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_on_a_gpu_it_finds_what_it_finds_on_the_cpu(build: Callable[..., Built], gpus: int) -> None:
+    if torch.cuda.device_count() < gpus:
+        pytest.skip(f"there are no {gpus} CUDA devices here")
+    with open_index(build("IVF16,SQ8").path) as index:
+        here, there = load_engine(index, "cpu"), load_engine(index, "cuda:0", gpus=gpus)
+        assert there.device == "cuda:0"
+        queries = near(100)
+        scores, rows = there.search(queries, 10)
+        check_results(scores, rows)
+        assert recall(rows.tolist(), here.search(queries, 10)[1]) >= 0.98
