@@ -7,6 +7,7 @@ It must never load torch, faiss or transformers: `rag-broker` and `rag-index inf
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,9 @@ from .errors import IndexDamaged, IndexUnusable
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
+CHECKSUM = "checksum"
+"""The field that tells the SHA-256 of all others."""
+
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 FLAT = "flat"
 INNER_PRODUCT = "inner_product"
@@ -119,7 +123,8 @@ class Manifest:
     search: SearchFacts = SearchFacts()
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n"
+        fields = dataclasses.asdict(self)
+        return json.dumps({**fields, CHECKSUM: _checksum(fields)}, ensure_ascii=False, indent=2) + "\n"
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
@@ -134,6 +139,21 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         if size != entry.size:
             raise IndexDamaged(f"the index {folder} is damaged: {entry.name} has {size} bytes, its manifest says {entry.size}")
     return manifest
+
+
+def check_manifest(directory: str | os.PathLike[str]) -> None:
+    """Whether every field of the manifest is as it was written. Raises `IndexDamaged`, or as `read_manifest`."""
+    folder = Path(directory)
+    fields = json.loads(_read(folder))
+    written = fields.pop(CHECKSUM, None)
+    if written is None and "search" not in fields:  # by a version that wrote neither
+        return
+    if written != _checksum(fields):
+        raise IndexDamaged(f"the index {folder} is damaged: {MANIFEST_NAME} does not have the checksum it says itself")
+
+
+def _checksum(fields: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def parse_manifest(text: str, where: str) -> Manifest:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .demo import cache_folder
 from .errors import IndexDamaged
+from .manifest import check_manifest
 from .models import hash_file
 from .store import Index
 
@@ -33,7 +34,9 @@ class Check:
 
 
 def verify_files(index: Index) -> Check:
-    """Every file against its SHA-256 in the manifest. Raises `IndexDamaged` naming the first that differs."""
+    """Every file against its SHA-256 in the manifest, and that against its own. Raises `IndexDamaged` naming the first that
+    differs."""
+    check_manifest(index.path)
     total = 0
     for entry in index.manifest.files.values():
         path = index.path / entry.name
@@ -52,6 +55,7 @@ def verify_once(index: Index, cache_dir: str | os.PathLike[str] | None = None) -
 
     Workers that start together wait for the one that hashes.
     """
+    check_manifest(index.path)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     with _locked(folder):
         known = _read(folder / REMEMBERED)

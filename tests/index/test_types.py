@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ragpool.conf.settings import ConfigurationError
@@ -21,7 +22,7 @@ from ragpool.index.effort import Tried, cheapest, drawn, efforts, recall, true_n
 from ragpool.index.checks import verify_files, verify_passages, verify_vectors
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import Engine, load_engine
-from ragpool.index.errors import DeviceUnavailable, IndexDamaged
+from ragpool.index.errors import DeviceUnavailable, IndexDamaged, IndexUnusable
 from ragpool.index.faiss_engine import FaissPartEngine, engine_of
 from ragpool.index.faiss_part import blocks_of, make_part
 from ragpool.index.index_types import COMPACT, HNSW, Plan, lists_for, plan_index, sample_rows
@@ -29,6 +30,7 @@ from ragpool.index.manifest import FLAT, SearchFacts, read_manifest
 from ragpool.index.models import Prefixes
 from ragpool.index.placement import check_memory, cloning, spanned
 from ragpool.index.store import open_index
+from ragpool.index.verify import verify_once
 
 pytest.importorskip("faiss")
 
@@ -206,6 +208,57 @@ def test_it_is_whole(build: Callable[..., Built], type_: str) -> None:
         assert f"{COUNT} x {DIM}" in verify_vectors(index).found
         assert index.manifest.type == type_
         assert read_manifest(built.path).search == built.manifest.search
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), type_=st.sampled_from([FLAT, "hnsw", "compact", "IVF16,SQ8"]))
+def test_a_flipped_bit_anywhere_is_found(build: Callable[..., Built], data: st.DataObject, type_: str) -> None:
+    folder = build(type_).path
+    path = data.draw(st.sampled_from(sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_size)))
+    position = data.draw(st.integers(0, path.stat().st_size - 1))
+    bit = 1 << data.draw(st.integers(0, 7))
+    cache = folder.parent / "cache"
+
+    def flip() -> None:
+        with open(path, "r+b") as file:
+            file.seek(position)
+            (byte,) = file.read(1)
+            file.seek(position)
+            file.write(bytes([byte ^ bit]))
+
+    verify_once(open_index(folder), cache)
+    flip()
+    try:
+        with pytest.raises(IndexUnusable):
+            verify_files(open_index(folder))
+        with pytest.raises(IndexUnusable):
+            verify_once(open_index(folder), cache)
+    finally:
+        flip()
+    verify_files(open_index(folder))
+
+
+@pytest.mark.parametrize("type_", [FLAT, "hnsw", "compact"])
+def test_files_cut_swapped_or_missing_are_refused_in_words(build: Callable[..., Built], type_: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(build(type_).path, tmp_path / "copy"))
+    entries = read_manifest(folder).files
+    other = build("IVF16,SQ8").manifest
+    for role, entry in entries.items():
+        path = folder / entry.name
+        whole = path.read_bytes()
+        for wrong in (whole[: len(whole) // 2], whole[:-64] + bytes(64), whole[:-1], b""):
+            path.write_bytes(wrong)
+            with pytest.raises(IndexDamaged, match=str(folder)):
+                open_index(folder)
+        if role in other.files and other.files[role].size == entry.size:
+            path.write_bytes((build("IVF16,SQ8").path / other.files[role].name).read_bytes())
+            with pytest.raises(IndexDamaged, match="was damaged or exchanged"):
+                open_index(folder)
+        path.unlink()
+        with pytest.raises(IndexDamaged, match="cannot be read"):
+            open_index(folder)
+        path.write_bytes(whole)
+    verify_files(open_index(folder))
 
 
 def test_a_part_of_another_index_is_refused(build: Callable[..., Built], tmp_path: Path) -> None:
