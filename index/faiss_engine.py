@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from .arrays import tensor_of
+from .effort import NEIGHBOURS
 from .devices import resolve_device
 from .errors import IndexDamaged
 from .faiss_files import EF_SEARCH, PROBES, effort_of, lists_of, read_mapped, set_effort
@@ -76,7 +77,7 @@ class FaissPartEngine:
     def _effort(self, depth: int) -> int:
         """What the calibration found, and more where more rows are wanted than it looked for."""
         if self._parameter == EF_SEARCH:
-            return max(self._facts.effort, 2 * depth)
+            return max(self._facts.effort, depth if depth <= NEIGHBOURS else 2 * depth)
         if self._parameter == PROBES:
             return min(self._lists, max(self._facts.effort, -(-2 * depth * self._lists // self.count)))
         return 0

@@ -115,7 +115,7 @@ def test_a_title_alone_is_a_passage_unless_only_texts_are_encoded(jsonl: Jsonl, 
 @pytest.mark.usefixtures("hashing")
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [(BuildOptions(type="hnsw"), "type 'hnsw': known are auto, flat"), (BuildOptions(encode="title"), "cannot encode 'title'")],
+    [(BuildOptions(type="quick"), "faiss makes no index of 'quick'"), (BuildOptions(encode="title"), "cannot encode 'title'")],
 )
 def test_options_that_are_not_known(jsonl: Jsonl, tmp_path: Path, options: BuildOptions, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):

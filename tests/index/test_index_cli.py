@@ -130,7 +130,8 @@ def test_what_is_wrong_is_one_sentence(args: list[str], sentence: str) -> None:
         (["--device", "cpu,cuda:0"], "the devices of a build are all of one kind, and cpu,cuda:0 are not"),
         (["--chunk-tokens", "5", "--chunk-overlap", "5"], "an overlap of 5 tokens leaves nothing new"),
         (["--chunk-tokens", "500"], "passages of 500 tokens would lose their ends"),
-        (["--type", "hnsw"], "known are auto, flat"),
+        (["--type", "quick"], "faiss makes no index of 'quick'"),
+        (["--type", "compact", "--bytes-per-vector", "4000"], "bytes a vector, not 4000"),
         (["--dtype", "int8"], "no dtype 'int8'"),
     ],
 )
@@ -251,3 +252,23 @@ def test_what_needs_no_model_loads_no_torch(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("type_", "factory"), [("hnsw", "HNSW32,SQfp16"), ("compact", "SQ8")])
+def test_a_type_of_faiss_from_end_to_end(jsonl: Jsonl, tmp_path: Path, type_: str, factory: str) -> None:
+    corpus = jsonl([{"_id": str(n), "text": text} for n, text in enumerate(("a red apple", "a blue sea", "a tall tree") * 4)])
+    out = tmp_path / "out"
+    result = run("build", corpus, "--out", out, "--device", "cpu", "--type", type_)
+    assert result.exit_code == 0, result.output
+    assert f"the index will be of type {type_} ({factory}): its faiss part needs about" in result.stderr
+    told = json.loads(run("info", out, "--json").stdout)
+    assert (told["type"], told["factory"]) == (type_, factory)
+    assert "bytes in memory" in result.stdout
+    assert "recall@10" in result.stdout
+    assert run("verify", out, "--device", "cpu").exit_code == 0
+    queries, qrels = tmp_path / "q.jsonl", tmp_path / "qrels.tsv"
+    queries.write_text(json.dumps({"_id": "q", "text": "the ocean"}) + "\n")
+    qrels.write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n")
+    found = json.loads(run("eval", out, "--queries", queries, "--qrels", qrels, "--device", "cpu", "--json").stdout)
+    assert found["recall@10 against exact"] >= 0.9
+    assert found["recall@5"] == 1.0

@@ -104,7 +104,7 @@ def check_results(scores: Floats, rows: NDArray[np.int64]) -> None:
         assert order == sorted(order)
 
 
-# ---- what is found --------------------------------------------------------------------------------------------------------------
+# ---- what is found ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("type_", "bar"), [("hnsw", 0.98), ("compact", 0.98), ("IVF16,SQ8", 0.95), ("HNSW16,Flat", 0.98)])
@@ -196,7 +196,7 @@ def test_more_than_a_gpu_returns_is_refused_in_words(tmp_path: Path) -> None:
     assert refined.search(rows[:1], 1_000)[1].shape == (1, 1_000)
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -309,7 +309,7 @@ def test_workers_share_what_is_mapped(build: Callable[..., Built], type_: str) -
     assert private < 0.8 * 8 * part
 
 
-# ---- plans ----------------------------------------------------------------------------------------------------------------------
+# ---- plans -----------------------------------------------------------------------------------------------------------
 
 
 def test_auto_is_exact_while_that_is_quick_then_a_graph_while_it_fits() -> None:
@@ -372,7 +372,7 @@ def test_a_wrong_factory_string_is_one_sentence(
     assert not ("faiss makes" in sentence and encoded)
 
 
-# ---- calibration ----------------------------------------------------------------------------------------------------------------
+# ---- calibration -----------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 5_000), st.integers(1, 300), st.integers(1, 6_000), st.integers(0, 2**31))
@@ -406,7 +406,7 @@ def test_the_cheapest_that_finds_enough_is_taken() -> None:
     assert efforts(1) == [1]
 
 
-# ---- devices --------------------------------------------------------------------------------------------------------------------
+# ---- devices ---------------------------------------------------------------------------------------------------------
 
 
 def test_where_an_index_fits_and_how_it_is_cloned() -> None:
@@ -420,7 +420,7 @@ def test_where_an_index_fits_and_how_it_is_cloned() -> None:
         cloning("wiki", "compact", 16 * GIB, 100, [0], [10 * GIB])
     with pytest.raises(DeviceUnavailable, match="does not fit cuda:3: its share of it needs"):
         cloning("wiki", "compact", 16 * GIB, 100, [2, 3], [10 * GIB, GIB])
-    with pytest.raises(DeviceUnavailable, match="is a graph .* set index.gpu = false"):
+    with pytest.raises(DeviceUnavailable, match=r"is a graph .* set index\.gpu = false"):
         cloning("wiki", "hnsw", GIB, 100, [0], [10 * GIB])
     assert spanned("cuda:2", 2, 4) == (2, 3)
     with pytest.raises(DeviceUnavailable, match="cuda:3 to cuda:4 are not all there"):

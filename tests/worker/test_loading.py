@@ -12,7 +12,6 @@ from ragpool.worker.loading import check_honoured
     ("more", "words"),
     [
         ({"index": {}}, "no index"),
-        ({"index": {"path": "x", "gpus_per_worker": 2}}, "index.gpus_per_worker is 2"),
     ],
 )
 def test_a_setting_that_cannot_be_honoured_is_named(more: dict[str, object], words: str) -> None:
