@@ -53,8 +53,9 @@ def true_neighbours(blocks: Iterable[NDArray[np.float32]], queries: NDArray[np.f
         products = queries @ block.T
         here = np.flatnonzero((own >= first) & (own < first + len(block)))
         products[here, own[here] - first] = -np.inf
-        joined = np.concatenate([scores, products], axis=1)
-        numbers = np.concatenate([rows, np.broadcast_to(np.arange(first, first + len(block)), (n, len(block)))], axis=1)
+        few = np.argpartition(products, max(0, len(block) - k), axis=1)[:, -k:]
+        joined = np.concatenate([scores, np.take_along_axis(products, few, axis=1)], axis=1)
+        numbers = np.concatenate([rows, few + first], axis=1)
         best = np.argpartition(-joined, k - 1, axis=1)[:, :k]
         scores, rows = np.take_along_axis(joined, best, axis=1), np.take_along_axis(numbers, best, axis=1)
         first += len(block)

@@ -94,8 +94,8 @@ def write_float16(blocks: Iterator[Matrix], path: Path) -> HalfNorms:
 
 def blocks_of(matrix: Matrix) -> Iterator[Matrix]:
     """A few thousand rows at a time, so that no copy of all is ever made."""
-    for first in range(0, len(matrix), 8_192):
-        yield np.asarray(matrix[first : first + 8_192])
+    for first in range(0, len(matrix), 2_048):
+        yield np.asarray(matrix[first : first + 2_048])
 
 
 def measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:

@@ -114,8 +114,11 @@ def lists_for(count: int) -> int:
 
 
 def sample_rows(plan: Plan, count: int) -> int:
-    """Rows to train on: what the clusters want, and no more than that, since the sample stands in memory."""
-    wanted = max(10_000, 64 * lists_for(count)) if plan.type == COMPACT else 65_536
+    """Rows to train on: what the clusters want, and no more than that, since the sample stands in memory. A graph over float16
+    rows has nothing to learn from them."""
+    if plan.type == HNSW:
+        return min(count, 256)
+    wanted = max(10_000, _POINTS_PER_LIST * lists_for(count)) if plan.type == COMPACT else 65_536
     return min(count, wanted)
 
 
