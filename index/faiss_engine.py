@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from .arrays import tensor_of
-from .effort import NEIGHBOURS
 from .devices import resolve_device
+from .effort import NEIGHBOURS
 from .errors import IndexDamaged
 from .faiss_files import EF_SEARCH, PROBES, effort_of, lists_of, read_mapped, set_effort
 from .manifest import SearchFacts

@@ -256,7 +256,8 @@ def test_what_needs_no_model_loads_no_torch(module: str) -> None:
 
 @pytest.mark.parametrize(("type_", "factory"), [("hnsw", "HNSW32,SQfp16"), ("compact", "SQ8")])
 def test_a_type_of_faiss_from_end_to_end(jsonl: Jsonl, tmp_path: Path, type_: str, factory: str) -> None:
-    corpus = jsonl([{"_id": str(n), "text": text} for n, text in enumerate(("a red apple", "a blue sea", "a tall tree") * 4)])
+    words = ["apple", "sea", "tree", "house", "river", "stone", "bread", "cloud", "horse", "music", "glass", "winter"]
+    corpus = jsonl([{"_id": str(n), "text": f"a story about the {word}"} for n, word in enumerate(words)])
     out = tmp_path / "out"
     result = run("build", corpus, "--out", out, "--device", "cpu", "--type", type_)
     assert result.exit_code == 0, result.output

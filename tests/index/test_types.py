@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
 from ragpool.index.build import BuildOptions, Built, build_index
-from ragpool.index.effort import Tried, cheapest, drawn, efforts, recall, true_neighbours
 from ragpool.index.checks import verify_files, verify_passages, verify_vectors
+from ragpool.index.effort import Tried, cheapest, drawn, efforts, recall, true_neighbours
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import Engine, load_engine
 from ragpool.index.errors import DeviceUnavailable, IndexDamaged, IndexUnusable
