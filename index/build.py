@@ -64,8 +64,8 @@ _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 class BuildOptions:
     """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
     that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `refine`: a compact index keeps float16 rows too.
-    `threads` of each process that encodes on a CPU: 0 = its share of the cores. A build that goes on takes the threads it was begun
-    with, and the backend where it is left open. `restart`: go on from nothing."""
+    `threads` of each process that encodes on a CPU: 0 = its share of the cores. A build that goes on takes the threads it was
+    begun with, and the backend where it is left open. `restart`: go on from nothing."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
