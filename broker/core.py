@@ -221,6 +221,8 @@ class Core:
         self._to_client(pending.client, answer)
 
     def _failure(self, peer: bytes, failure: Failure, now: float) -> None:
+        if failure.code == RemoteFailure.code and self._tries_elsewhere(peer, failure.id, now):
+            return
         pending = self._answered(peer, failure.id, now)
         if pending is None:
             self.totals.late_replies += 1
@@ -229,9 +231,18 @@ class Core:
         self._to_client(pending.client, failure)
 
     def _malformed_answer(self, peer: bytes, record: messages.Malformed, now: float) -> None:
+        if self._tries_elsewhere(peer, record.id, now):
+            return
         pending = self._answered(peer, record.id, now)
         if pending is not None:
             self._fail(pending.client, pending.id, RemoteFailure(f"the worker's answer is not of this protocol: {record.reason}"))
+
+    def _tries_elsewhere(self, peer: bytes, request_id: bytes, now: float) -> bool:
+        """One worker could not serve a request, which may be its own trouble: True where another has it, or will."""
+        pending = self.ledger.get(request_id)
+        passed_on = pending is not None and self.registry.failed(peer, pending, now)
+        self._stirred = self._stirred or passed_on
+        return passed_on
 
     def _answered(self, peer: bytes, request_id: bytes, now: float, busy_s: float = 0.0) -> Pending | None:
         self._stirred = True

@@ -13,12 +13,13 @@ class Pending:
     """`client` is the way back. Times are the core's clock, in seconds; `cost` is estimated tokens.
 
     `hedged`: it was dispatched, or waits to be, a second time while the first run goes on. `suspicion`: deaths of workers that
-    ran it. `avoid`: incarnations that lost it. `solo_on`: incarnations that it ran on alone.
+    ran it. `failures`: workers that could not serve it. `avoid`: incarnations that lost it, or could not. `solo_on`: incarnations
+    that it ran on alone.
     """
 
     __slots__ = (
-        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "hedged", "queued", "request", "running_on", "solo_on",
-        "suspicion",
+        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "failures", "hedged", "queued", "request", "running_on",
+        "solo_on", "suspicion",
     )  # fmt: skip
 
     def __init__(self, request: Request, client: bytes, now: float) -> None:
@@ -31,6 +32,7 @@ class Pending:
         self.hedged = False
         self.solo_on: tuple[str, ...] = ()
         self.suspicion = 0
+        self.failures = 0
         self.dispatched = 0.0
         self.running_on: tuple[bytes, ...] = ()
         self.avoid: tuple[str, ...] = ()

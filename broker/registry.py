@@ -23,6 +23,9 @@ COLLECTIONS = frozenset({"default"})
 MAX_BATCH = 2048
 """Items: two batches and their ids must fit a heartbeat, one a message."""
 
+FAILURES_MAX = 3
+"""Workers that fail over one request, one after the other, before its client is told."""
+
 REGISTER_STATES = (LOADING, READY, DRAINING)
 
 
@@ -160,6 +163,22 @@ class Registry:
             if worker.last_batch_s:
                 self._hedging.took(worker.last_batch_s)
         self._unclaim([request_id])
+        return True
+
+    def failed(self, peer: bytes, pending: Pending, now: float) -> bool:
+        """The worker at `peer` could not serve `pending`, which waits for another one now, unless somebody runs it already.
+
+        False, and nothing changed, when too many failed over it. What a worker failed over that had lost it before is with others.
+        """
+        worker = self._by_peer.get(peer)
+        if worker is None:
+            return False
+        if peer in pending.running_on:
+            if pending.failures + 1 >= FAILURES_MAX and pending.running_on == (peer,) and not pending.queued:
+                return False
+            pending.failures += 1
+        self.answered(peer, pending.id, None, 0.0, now)
+        self._give_back(worker, [pending.id], worker.info.incarnation)
         return True
 
     def hand_over(self, worker: Worker, pendings: list[Pending], now: float, *, trial: bool = False) -> None:

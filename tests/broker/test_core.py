@@ -480,6 +480,72 @@ def test_a_pause_teaches_nothing_of_speed(world: World) -> None:
     assert not world.core.registry.at(worker.peer).fit.known
 
 
+# ---- workers that cannot --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("garbage", [False, True])
+def test_what_one_worker_cannot_serve_another_does(world: World, garbage: bool) -> None:
+    client, starved = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    other = world.worker()
+    world.fail(starved, request_id, messages.Malformed(request_id, "no map") if garbage else None)
+    world.turn()
+    assert (starved.holding, other.holding) == ([], [request_id])
+    world.answer(other, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+
+
+def test_a_request_that_no_worker_can_serve_is_told_so_after_three(world: World) -> None:
+    client, workers = world.client(), [world.worker() for _ in range(4)]
+    request_id = world.request(client)
+    for _ in range(3):
+        assert request_id not in world.answers
+        world.turn()
+        (holder,) = [worker for worker in workers if worker.holding]
+        world.fail(holder, request_id)
+    assert the_answer(world, request_id).code == "remote_failure"
+
+
+def test_the_only_worker_tries_again(world: World) -> None:
+    client, worker = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    world.fail(worker, request_id)
+    world.turn()
+    world.answer(worker, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+
+
+def test_a_failure_of_one_run_leaves_a_hedged_request_with_the_other(world: World) -> None:
+    client, silent = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    other = world.worker()
+    for _ in range(34):
+        world.advance(0.1)
+        world.beat(other)
+    world.fail(other, request_id)
+    world.turn()
+    assert request_id not in world.answers
+    world.answer(silent, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+
+
+def test_a_late_failure_does_not_end_what_another_worker_runs_by_now(world: World) -> None:
+    client, cut_off = world.client(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    other = world.worker()
+    world.perform(world.core.lost("worker", cut_off.peer, world.now))
+    world.turn()
+    world.rejoin(cut_off)
+    world.fail(cut_off, request_id)
+    assert request_id not in world.answers
+    world.answer(other, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
+
+
 # ---- hedges ------------------------------------------------------------------------------------------------------------
 
 

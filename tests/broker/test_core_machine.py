@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ragpool.broker.admission import Bounds
 from ragpool.wire import messages
-from ragpool.wire.messages import Reply, Request
+from ragpool.wire.messages import Malformed, Reply, Request
 
 CLIENTS = st.integers(0, 2)
 PICK = st.integers(0, 1_000)
@@ -87,6 +87,14 @@ class BrokerMachine(RuleBasedStateMachine):
         worker = self.worker(pick)
         if worker is not None and worker.holding:
             self.world.answer(worker, worker.holding[pick % len(worker.holding)])
+            self.world.turn()
+
+    @rule(pick=PICK, garbage=st.booleans())
+    def worker_fails_over_one(self, pick: int, garbage: bool) -> None:
+        worker = self.worker(pick)
+        if worker is not None and worker.holding:
+            request_id = worker.holding[pick % len(worker.holding)]
+            self.world.fail(worker, request_id, Malformed(request_id, "no map") if garbage else None)
             self.world.turn()
 
     @rule(pick=PICK)

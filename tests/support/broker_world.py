@@ -146,6 +146,12 @@ class World:
         worker.holding.remove(request_id)
         self.from_worker(worker, Reply(request_id, cost=3, index_version="v"))
 
+    def fail(self, worker: FakeWorker, request_id: bytes, record: messages.Decoded | None = None) -> None:
+        """It could not serve this one, or (`record`) what it said of it makes no sense."""
+        worker.holding.remove(request_id)
+        answer = record or Failure(request_id, "remote_failure", "the worker failed: MemoryError")
+        self.perform(self.core.receive(WORKER, worker.peer, answer, self.now))
+
     def answer_all(self, worker: FakeWorker) -> None:
         for request_id in tuple(worker.holding):
             self.answer(worker, request_id)
