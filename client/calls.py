@@ -1,7 +1,7 @@
 """The calls of one client: each becomes requests of its session, and their replies one answer. No socket, no clock, no thread.
 
-A chunk whose request or reply is too large is halved and asked again; any other failure of a chunk fails its call, and the rest
-of the call is cancelled.
+A chunk whose request or reply is too large is halved and asked again, one whose answer makes no sense is asked again as it was, a
+few times; any other failure of a chunk fails its call, and the rest of the call is cancelled.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from .states import Fail, OpenSocket, Resolve, Send
 _POSITION = re.compile(r"\b(queries|vectors|texts|ids)\[([0-9]{1,9})\]")
 _ABOUT_THE_CHUNK = (BadRequest, TooLarge, PoisonRequest, RemoteFailure)
 
+GARBLED_MAX = 3
+"""Answers of one call that make no sense and are asked for again. The broker reads no bodies: a worker's garbage comes this far."""
+
 
 class Call:
     """One call in progress. `owner` belongs to the edge: the future that wants `result` or `error` once `done`."""
 
-    __slots__ = ("ask", "deadline", "done", "error", "open", "owner", "parts", "result")
+    __slots__ = ("ask", "deadline", "done", "error", "garbled", "open", "owner", "parts", "result")
 
     def __init__(self, ask: Ask[Any], deadline: float, owner: Any) -> None:
         self.ask = ask
@@ -37,6 +40,7 @@ class Call:
         self.result: Any = None
         self.error: RagpoolError | None = None
         self.done = False
+        self.garbled = 0
 
     def take(self, chunk: Chunk, reply: Reply) -> None:
         """Keep what `reply` says. Raises `ProtocolError` where it does not fit."""
@@ -122,6 +126,10 @@ class Calls:
         try:
             call.take(chunk, command.reply)
         except ProtocolError as error:
+            if call.garbled < GARBLED_MAX:
+                call.garbled += 1
+                self._submit(call, [chunk], now)
+                return
             sentence = f"the answer does not fit the request: {error.message}"
             self._end(call, RemoteFailure(sentence, request_id=command.id.hex()), now)
             return

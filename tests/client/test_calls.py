@@ -11,7 +11,7 @@ import pytest
 from broker_doubles import true_reply
 from ragpool.client import asks
 from ragpool.client.asks import Ask
-from ragpool.client.calls import Call, Calls, Done
+from ragpool.client.calls import GARBLED_MAX, Call, Calls, Done
 from ragpool.client.session import Session
 from ragpool.client.states import Send
 from ragpool.wire import bodies, codec, messages
@@ -159,17 +159,32 @@ def test_a_position_that_the_worker_names_counts_from_the_start_of_the_call() ->
 def test_a_reply_of_the_wrong_shape_fails_its_request_and_no_more(body: bytes) -> None:
     desk = Desk()
     broken, whole = desk.begin(asks.search("a", 1, 0, "default")), desk.begin(asks.search("b", 1, 0, "default"))
-    desk.hears(Reply(desk.sent[0].id, body=body))
+    first, second = desk.sent
+    desk.hears(Reply(first.id, body=body))
+    for _ in range(GARBLED_MAX):
+        assert broken.error is None, "it is asked again"
+        desk.hears(Reply(desk.sent[-1].id, body=body))
     assert isinstance(broken.error, RemoteFailure)
-    desk.hears(true_reply(desk.sent[1]))
+    desk.hears(true_reply(second))
     assert whole.result[0].id == "b"
+
+
+def test_an_answer_that_makes_no_sense_is_asked_for_again_under_a_new_id() -> None:
+    desk = Desk()
+    call = desk.begin(asks.search("a", 1, 0, "default"))
+    desk.hears(Reply(desk.sent[0].id, body=b"\xc1"))
+    first, again = desk.sent
+    assert (again.body, again.id != first.id) == (first.body, True)
+    desk.hears(true_reply(again))
+    assert call.result[0].id == "a"
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(1, 2), (3, 2), (2, 3)])
 def test_vectors_of_the_wrong_number_fail(rows: int, dim: int) -> None:
     desk = Desk()
     call = desk.begin(asks.embed(["a", "b"], "query", 0, "default"))
-    desk.hears(Reply(desk.sent[0].id, body=bodies.vectors_body(b"\0" * 4 * rows * dim, dim)))
+    for _ in range(GARBLED_MAX + 1):
+        desk.hears(Reply(desk.sent[-1].id, body=bodies.vectors_body(b"\0" * 4 * rows * dim, dim)))
     assert (call.error is None) == (rows == 2)
 
 
