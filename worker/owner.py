@@ -212,17 +212,16 @@ class Owner(threading.Thread):
         return True
 
     def _failed(self, runner: Runner, batch: Batch, error: Exception) -> bool:
-        """Out of memory: in halves, and recycled when even single requests do not fit, again and again."""
+        """In halves, so that one request fails alone; recycled when memory does not suffice for single ones, again and again."""
         jobs, limits = batch.jobs, batch.limits
         self._end(batch)
         out_of_memory = faults.classify(error) == faults.OUT_OF_MEMORY
-        if out_of_memory and len(jobs) > 1:
-            log.warning("out of memory with %d requests: in halves", len(jobs))
+        if len(jobs) > 1:
+            log.warning("%s with %d requests: in halves", _words(error), len(jobs))
             middle = len(jobs) // 2
             return all(self._whole(runner, self._batch(half, limits)) for half in (jobs[:middle], jobs[middle:]))
-        log.error("a batch of %d requests failed", len(jobs), exc_info=error)
-        sentence = f"the worker failed: {_words(error)}"
-        self._tell([Failure(job.request.id, RemoteFailure.code, sentence) for job in jobs])
+        log.error("a request failed", exc_info=error)
+        self._tell([Failure(jobs[0].request.id, RemoteFailure.code, f"the worker failed: {_words(error)}")])
         self._memory_faults += out_of_memory
         if self._memory_faults >= MEMORY_FAULTS_MAX:
             self._tell(Ended(exit_codes.AGAIN, "out of memory again and again"))

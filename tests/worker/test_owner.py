@@ -139,6 +139,27 @@ def test_a_defect_fails_its_batch_and_the_next_is_served(started) -> None:
     listener.until(owner, lambda seen: len(answers_of(seen)) == 1)
 
 
+class PickyRunner(Stages):
+    """Serves every request but one, over which the whole batch fails."""
+
+    def __init__(self, hated: bytes) -> None:
+        self.hated = hated
+
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
+        if any(job.request.id == self.hated for job in jobs):
+            raise ValueError("not this one")
+        return [Reply(job.request.id) for job in jobs]
+
+
+def test_one_request_that_a_batch_fails_over_takes_no_neighbour_along(started) -> None:
+    asked = requests(8)
+    owner, listener = started(PickyRunner(asked[5].id))
+    owner.give(asked, Limits())
+    owner.start()
+    answers = answers_of(listener.until(owner, lambda seen: len(answers_of(seen)) == 8))
+    assert [answer.id for answer in answers if not isinstance(answer, Reply)] == [asked[5].id]
+
+
 def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran(started) -> None:
     buffer = bytearray(SIZE)
     owner, listener = started(BrokenRunner(RuntimeError("CUDA error: an illegal memory access was encountered")), buffer)
