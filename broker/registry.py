@@ -168,7 +168,7 @@ class Registry:
     def failed(self, peer: bytes, pending: Pending, now: float) -> bool:
         """The worker at `peer` could not serve `pending`, which waits for another one now, unless somebody runs it already.
 
-        False, and nothing changed, when too many failed over it. What a worker failed over that had lost it before is with others.
+        False, and nothing changed, when too many failed over it. What a worker had lost before it failed is with others.
         """
         worker = self._by_peer.get(peer)
         if worker is None:

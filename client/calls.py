@@ -23,7 +23,7 @@ _POSITION = re.compile(r"\b(queries|vectors|texts|ids)\[([0-9]{1,9})\]")
 _ABOUT_THE_CHUNK = (BadRequest, TooLarge, PoisonRequest, RemoteFailure)
 
 GARBLED_MAX = 3
-"""Answers of one call that make no sense and are asked for again. The broker reads no bodies: a worker's garbage comes this far."""
+"""Answers of one call that make no sense and are asked for again. The broker reads no bodies: garbage comes this far."""
 
 
 class Call:

@@ -62,8 +62,8 @@ class Pool:
 
     loose: ClassVar[set[Pool]] = set()
 
-    def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
-        self.url = f"tcp://127.0.0.1:{free_port()}"
+    def __init__(self, folder: Path, *flags: str, url: str = "", env: dict[str, str] | None = None) -> None:
+        self.url = url or f"tcp://127.0.0.1:{free_port()}"
         self.run_dir = folder / "run"
         self._output = folder / "output"
         with self._output.open("w") as output:
