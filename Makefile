@@ -18,7 +18,7 @@ DATA   ?=
 BENCH  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-kills lint types format bench bench-broker bench-scheduling bench-passages bench-memory clean
+.PHONY: help setup demo test test-long test-kills chaos lint types format bench bench-broker bench-scheduling bench-index bench-passages bench-memory clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-long: $(READY)  ## The state machines with 1,500 examples each
 
 test-kills: $(READY)  ## Builds killed at every step and at 20 random moments end with the same bytes (about 15 minutes)
 	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/index/test_resume.py
+
+chaos: $(READY)  ## Every fault we know, done to real pools under load (docs/chaos.md); options in CHAOS="--seed 1"
+	HF_HUB_OFFLINE=1 PYTHONPATH=tests/support $(BIN)/python -m chaos $(CHAOS)
 
 lint: $(READY)  ## ruff: rules, the ban list of pure files, format
 	$(BIN)/ruff check .
