@@ -33,6 +33,8 @@ TAKEN_S = 30.0
 POISON_ENDS_MAX = 4
 SLOW_LOAD_S = 60.0
 STOP_KILLS_S = 10.0
+AWAKE_S = 2.0
+"""Whoever was stopped is left alone for this long, so that two short stops are not seen as one long one."""
 
 
 def kill(world: World, rng: Random, slot: int) -> Times:
@@ -49,8 +51,10 @@ def stop(world: World, rng: Random, slot: int, *, seconds: float) -> Times:
     if stop_for(pid, seconds):
         if seconds > STOP_KILLS_S + STUCK_MORE_S and world.was_watched("parent", since, time.time()):
             raise NotSeen(f"process {pid} was stopped for {seconds:.0f} s, and nobody ended it")
+        back_s = time.time() - since
+        time.sleep(AWAKE_S)
         if alive(pid):
-            return Times(back_s=time.time() - since)
+            return Times(back_s=back_s)
     return ended_and_back(world, slot, pid, since, within_s=SILENT_S)
 
 

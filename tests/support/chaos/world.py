@@ -18,7 +18,6 @@ from typing import Any
 
 from pools import BIN, START_S, Pool, alive, children_of, free_port, wait_until
 from ragpool.client import Client, RagpoolError
-from ragpool.conf.settings import KEYS
 
 from .callers import MARK, SUPPORT, Callers
 from .proxy import Proxy
@@ -46,7 +45,7 @@ SHORT = Clocks(
         "SUPERVISOR__BACKOFF_MIN_S": "0.2",
         "SUPERVISOR__BACKOFF_MAX_S": "3",
         "SUPERVISOR__QUARANTINE_PROBE_S": "20",
-        **({"SUPERVISOR__STUCK_MIN_S": "5"} if "supervisor.stuck_min_s" in KEYS else {}),
+        "SUPERVISOR__STUCK_MIN_S": "5",
     },
     stuck_s=5.0,
     backoff_max_s=3.0 * 1.2,
