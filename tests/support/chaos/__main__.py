@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--pools", default="", help="of 2+0,4+0,2+2 (own workers + remote ones) [all]")
     parser.add_argument("--defaults", action="store_true", help="each fault once, one at a time, with the default clocks")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_S:.0f} s of short faults on one pool of two")
+    parser.add_argument("--keep", action="store_true", help="leave logs and answers where they are, and say where")
     parser.add_argument("--parents", type=int, default=0, help="only this: kill the parent so many times, at any moment")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else QUICK_SEED if given.quick else int.from_bytes(os.urandom(4), "big")
@@ -59,7 +60,10 @@ def main() -> int:
             return kill_parents(root, index, given.parents, Random(seed))
         return _chaos(given, root, index, Random(seed))
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        if given.keep:
+            print(f"kept in {root}", file=sys.stderr)
+        else:
+            shutil.rmtree(root, ignore_errors=True)
 
 
 def _chaos(given: argparse.Namespace, root: Path, index: Path, rng: Random) -> int:

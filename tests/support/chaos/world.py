@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -189,8 +190,8 @@ class World:
 
     def remote_workers(self) -> list[dict[str, Any]]:
         """Those that are ready and children of the other supervisor."""
-        mine = {slot["incarnation"] for slot in self.watch.now.document["slots"]}
-        return [worker for worker in self.workers() if worker["id"] not in mine and worker["state"] == "ready"]
+        family = children_of(self.remote_parent.pid) if self.remote_parent else []
+        return [worker for worker in self.workers() if worker["pid"] in family and worker["state"] == "ready"]
 
     def faults_told(self, folder: Path | None = None) -> list[list[str]]:
         """[time, pid, slot, what] of each fault that a worker committed."""
@@ -243,6 +244,7 @@ class World:
         self.front_proxy.close()
         self.back_proxy.close()
         self.count_left(3.0)
+        shutil.copytree(self.pool.run_dir / "logs", self.folder / "logs")
         if self.own_disk:
             subprocess.run(["umount", str(self.pool.run_dir)], check=False)
 
