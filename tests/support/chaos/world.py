@@ -185,8 +185,9 @@ class World:
             return None
 
     def workers(self) -> list[dict[str, Any]]:
-        status = self.status()
-        return status["workers"] if status else []
+        """Those that the broker does not take for dead."""
+        status = self.status() or {"workers": []}
+        return [worker for worker in status["workers"] if worker["state"] != "dead"]
 
     def remote_workers(self) -> list[dict[str, Any]]:
         """Those that are ready and children of the other supervisor."""
