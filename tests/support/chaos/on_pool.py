@@ -15,7 +15,7 @@ from .deeds import BACK_MAX_S, KILLED_S, LEFT_S, Fault, NotSeen, Times, stop_for
 from .watch import Seen
 from .world import QUEUE_MAX, World
 
-BURST_CLIENTS = 8
+BURST_CLIENTS = 12
 
 
 # ---- broker and parent ---------------------------------------------------------------------------------------------------
