@@ -22,6 +22,7 @@ KILLED_S, SILENT_S, REMOTE_S = 0.2, 12.0, 0.5
 LEFT_S = 3.0
 """How long after the parent's end its processes may live."""
 STUCK_MORE_S = 2.0
+SETTLE_S = 60.0
 POLICY_SLACK_S = 0.3
 """From the time that policy set to the state that the parent wrote."""
 
@@ -45,7 +46,8 @@ Do = Callable[[World, Random, int], Times]
 @dataclass(frozen=True)
 class Fault:
     """`takes`: what no other fault may touch meanwhile: "slot" (one of the local workers), "slots", "broker", "parent", "front"
-    (clients and their connections), "remote", "disk". `rounds`: how often it is in a deck. `quick`: also in the short run."""
+    (clients and their connections), "remote", "disk", "long" (an outage of a minute). `rounds`: how often it is in a deck.
+    `quick`: also in the short run."""
 
     name: str
     do: Do
@@ -138,6 +140,17 @@ def told_since(
                 return float(at), int(pid)
         time.sleep(0.05)
     raise NotSeen(f"no worker of slot {slot} did {what!r} within {timeout_s:.0f} s")
+
+
+def settle(world: World) -> None:
+    """Wait until what piled up is answered: two outages of a minute in a row would be more than any request can wait for."""
+    world.client.search("is everybody back", timeout=SETTLE_S)
+    give_up = time.monotonic() + SETTLE_S
+    while time.monotonic() < give_up:
+        status = world.status()
+        if status and not status["broker"]["queue_depth"]:
+            return
+        time.sleep(0.1)
 
 
 # ---- stopped processes -----------------------------------------------------------------------------------------------------

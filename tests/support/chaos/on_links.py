@@ -7,6 +7,7 @@ import signal
 import time
 from functools import partial
 from random import Random
+from typing import Any
 
 from pools import alive, children_of, wait_until
 from ragpool.client import Client, RagpoolError
@@ -27,7 +28,7 @@ def vanish(world: World, rng: Random, slot: int) -> Times:
     client = world.callers.start_one("raw", GREEDY_RATE, out)
     try:
         wait_until(lambda: out.exists() and out.stat().st_size, 60.0, "answers to a client that is about to vanish")
-        before = wait_until(lambda: (s := world.status()) and s["broker"]["queue_depth"] >= 8 and s, 60.0, "a queue")
+        before = wait_until(lambda: (s := world.status()) and _unanswered(s) >= 8 and s, 60.0, "a queue")
     finally:
         since = time.time()
         client.kill()
@@ -35,6 +36,10 @@ def vanish(world: World, rng: Random, slot: int) -> Times:
     cancelled = before["totals"]["cancelled"]
     dropped = wait_until(lambda: (s := world.status()) and s["totals"]["cancelled"] > cancelled and time.time(), 10.0, "a drop")
     return Times(dropped - since)
+
+
+def _unanswered(status: dict[str, Any]) -> int:
+    return int(status["broker"]["queue_depth"] + status["broker"]["in_flight"])
 
 
 def cut_clients(world: World, rng: Random, slot: int, *, seconds: float) -> Times:

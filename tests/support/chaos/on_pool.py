@@ -11,10 +11,11 @@ from random import Random
 from pools import children_of, run_cli, wait_until
 from ragpool.client import Client
 
-from .deeds import BACK_MAX_S, KILLED_S, LEFT_S, Fault, NotSeen, Times, stop_for
+from .deeds import BACK_MAX_S, KILLED_S, LEFT_S, Fault, NotSeen, Times, settle, stop_for
 from .watch import Seen
 from .world import QUEUE_MAX, World
 
+LONG_S = 60.0
 BURST_CLIENTS = 12
 
 
@@ -61,7 +62,10 @@ def stop_broker(world: World, rng: Random, slot: int, *, seconds: float) -> Time
         return broker_back(world, pid, since)
     if world.status(30.0) is None:
         raise NotSeen("a broker that was stopped does not answer when it goes on")
-    return Times(back_s=time.time() - since)
+    back_s = time.time() - since
+    if seconds >= LONG_S:
+        settle(world)
+    return Times(back_s=back_s)
 
 
 def stop_parent(world: World, rng: Random, slot: int, *, seconds: float) -> Times:
@@ -70,7 +74,10 @@ def stop_parent(world: World, rng: Random, slot: int, *, seconds: float) -> Time
     world.pauses["parent"].append((since, since + seconds + 2.0))
     if not stop_for(world.pool.process.pid, seconds):
         raise NotSeen("the parent ended while it was stopped")
-    return Times(back_s=time.time() - since)
+    back_s = time.time() - since
+    if seconds >= LONG_S:
+        settle(world)
+    return Times(back_s=back_s)
 
 
 def end_parent(world: World, rng: Random, slot: int, *, number: signal.Signals) -> Times:
@@ -160,17 +167,17 @@ def restart_worker(world: World, rng: Random, slot: int) -> Times:
     return Times(back_s=back - since)
 
 
-POOL = ("slots", "broker", "parent", "front", "remote", "disk")
+POOL = ("slots", "broker", "parent", "front", "remote", "disk", "long")
 BROKER, PARENT = ("broker",), ("parent",)
 FAULTS = (
     Fault("SIGKILL of the broker", kill_broker, BROKER, 5),
     Fault("SIGKILL of the broker, queue full", kill_broker_when_full, ("broker", "front", "slots"), 2),
     Fault("SIGSTOP of the broker, 2 s", partial(stop_broker, seconds=2.0), BROKER, 2),
     Fault("SIGSTOP of the broker, 8 s", partial(stop_broker, seconds=8.0), BROKER, 2),
-    Fault("SIGSTOP of the broker, 60 s", partial(stop_broker, seconds=60.0), BROKER, quick=False),
+    Fault("SIGSTOP of the broker, 60 s", partial(stop_broker, seconds=LONG_S), ("broker", "long"), quick=False),
     Fault("SIGSTOP of the parent, 2 s", partial(stop_parent, seconds=2.0), PARENT, 2),
     Fault("SIGSTOP of the parent, 8 s", partial(stop_parent, seconds=8.0), PARENT, 2),
-    Fault("SIGSTOP of the parent, 60 s", partial(stop_parent, seconds=60.0), PARENT, quick=False),
+    Fault("SIGSTOP of the parent, 60 s", partial(stop_parent, seconds=LONG_S), ("parent", "long"), quick=False),
     Fault("SIGTERM under load", partial(end_parent, number=signal.SIGTERM), POOL),
     Fault("SIGKILL of the parent", partial(end_parent, number=signal.SIGKILL), POOL),
     Fault("full disk", fill_disk, ("slots", "broker", "parent", "disk")),

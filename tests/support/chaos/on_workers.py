@@ -22,6 +22,7 @@ from .deeds import (
     exit_of,
     give,
     running_pid,
+    settle,
     stop_for,
     told_since,
     wait_back,
@@ -144,6 +145,7 @@ def fail_to_start(world: World, rng: Random, slot: int, *, times: int | None = N
     if left := [file for file in waiting if file.exists()]:
         raise NotSeen(f"{len(left)} of {count} crashes at start did not happen")
     result.late = [sentence for sentence in result.late if "loading" not in sentence]
+    settle(world)
     return result
 
 
@@ -179,6 +181,7 @@ def load_slowly(world: World, rng: Random, slot: int, *, seconds: float = SLOW_L
     wait_back(world, slot, pid)
     if world.slot(slot)["pid"] != loading:
         raise NotSeen("a worker that loaded slowly was not given its time")
+    settle(world)
     return ended_and_back(world, slot, pid, since, within_s=KILLED_S, load_more_s=seconds)
 
 
@@ -218,7 +221,7 @@ def count_ends(world: World) -> int:
     return sum(max(slot["restarts"] + (slot["pid"] is None), 0) for slot in world.watch.now.document["slots"])
 
 
-SLOT = ("slot",)
+SLOT, LONG = ("slot",), ("slot", "long")
 FAULTS = (
     Fault("SIGKILL of a worker", kill, SLOT, 6),
     Fault("SIGSTOP of a worker, 2 s", partial(stop, seconds=2.0), SLOT, 3),
@@ -232,9 +235,9 @@ FAULTS = (
     Fault("answers twice", partial(answer, how="twice"), SLOT, 3),
     Fault("answers late", partial(answer, how="late:3"), SLOT, 3),
     Fault("answers garbage", partial(answer, how="garbage"), SLOT, 3),
-    Fault("crashes at start, often", fail_to_start, SLOT, quick=False),
+    Fault("crashes at start, often", fail_to_start, LONG, quick=False),
     Fault("exits while it loads", leave_while_loading, SLOT, 2),
     Fault("SIGKILL while it loads", kill_while_loading, SLOT, 2),
-    Fault("loads for 60 s", load_slowly, SLOT, quick=False),
+    Fault("loads for 60 s", load_slowly, LONG, quick=False),
     Fault("a poison query", poison, ("slots", "broker", "parent", "remote"), due=PoisonRequest.code),
 )
