@@ -46,7 +46,7 @@ def _hand_over(queue: RequestQueue, registry: Registry, worker: Worker, size: in
     items = 0
     while queue.ordinary and items < min(size, worker.info.max_batch):
         pending = queue.pop()
-        if worker.peer in pending.running_on or registry.should_avoid(worker, pending):
+        if worker.peer in pending.running_on or registry.should_avoid(worker, pending, now):
             passed.append(pending)
             continue
         items += pending.request.items

@@ -12,6 +12,9 @@ from .poison import Poison
 
 SEEN_MAX = 1024
 
+SOLO_DEATHS = 2
+"""Workers that end of themselves while they run a request alone before it is called poison: one may have reasons of its own."""
+
 
 class Ends:
     """`poison` remembers what was proved."""
@@ -35,8 +38,10 @@ class Ends:
         have returned: what it ran is with nobody then."""
         suspects = [pending for pending in map(self._ledger.get, end.running) if pending is not None] if end.blame else []
         if len(suspects) == 1 and end.incarnation in suspects[0].solo_on:
-            self.poison.remember(suspects[0].request, now)
-            return [], suspects[0]
+            suspects[0].solo_deaths += 1
+            if suspects[0].solo_deaths >= SOLO_DEATHS:
+                self.poison.remember(suspects[0].request, now)
+                return [], suspects[0]
         if suspects:
             self._ledger.try_apart(suspects)
         return suspects, None

@@ -13,13 +13,13 @@ class Pending:
     """`client` is the way back. Times are the core's clock, in seconds; `cost` is estimated tokens.
 
     `hedged`: it was dispatched, or waits to be, a second time while the first run goes on. `suspicion`: deaths of workers that
-    ran it. `failures`: workers that could not serve it. `avoid`: incarnations that lost it, or could not. `solo_on`: incarnations
-    that it ran on alone.
+    ran it, `solo_deaths`: of those, how many ran nothing else. `failures`: times that a worker could not serve it; until `retry_at`
+    none of these gets it. `avoid`: incarnations that lost it, or could not. `solo_on`: incarnations that it ran on alone.
     """
 
     __slots__ = (
-        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "failures", "hedged", "queued", "request", "running_on",
-        "solo_on", "suspicion",
+        "arrived", "avoid", "client", "cost", "deadline", "dispatched", "failures", "hedged", "queued", "request", "retry_at",
+        "running_on", "solo_deaths", "solo_on", "suspicion",
     )  # fmt: skip
 
     def __init__(self, request: Request, client: bytes, now: float) -> None:
@@ -33,6 +33,8 @@ class Pending:
         self.solo_on: tuple[str, ...] = ()
         self.suspicion = 0
         self.failures = 0
+        self.retry_at = 0.0
+        self.solo_deaths = 0
         self.dispatched = 0.0
         self.running_on: tuple[bytes, ...] = ()
         self.avoid: tuple[str, ...] = ()

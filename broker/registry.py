@@ -23,8 +23,11 @@ COLLECTIONS = frozenset({"default"})
 MAX_BATCH = 2048
 """Items: two batches and their ids must fit a heartbeat, one a message."""
 
-FAILURES_MAX = 3
-"""Workers that fail over one request, one after the other, before its client is told."""
+FAILURES_MAX = 5
+"""Times that workers fail over one request before its client is told."""
+
+RETRY_S = 0.5
+"""Where nobody else is there, the worker that failed gets the request again after this long; each further time doubles it."""
 
 REGISTER_STATES = (LOADING, READY, DRAINING)
 
@@ -176,6 +179,7 @@ class Registry:
         if peer in pending.running_on:
             if pending.failures + 1 >= FAILURES_MAX and pending.running_on == (peer,) and not pending.queued:
                 return False
+            pending.retry_at = now + RETRY_S * 2.0**pending.failures
             pending.failures += 1
         self.answered(peer, pending.id, None, 0.0, now)
         self._give_back(worker, [pending.id], worker.info.incarnation)
@@ -203,11 +207,12 @@ class Registry:
             worker.heard = min(worker.heard + gap_s, now)
             worker.interrupted()
 
-    def should_avoid(self, worker: Worker, pending: Pending) -> bool:
-        """Whether `pending` was lost with `worker` before, and some other ready worker did not lose it."""
+    def should_avoid(self, worker: Worker, pending: Pending, now: float) -> bool:
+        """Whether `worker` lost `pending` or failed over it before, and some other ready worker did not, or may come in time."""
         if worker.info.incarnation not in pending.avoid:
             return False
-        return any(other.state.name == READY and other.info.incarnation not in pending.avoid for other in self)
+        others = any(other.state.name == READY and other.info.incarnation not in pending.avoid for other in self)
+        return others or now < pending.retry_at
 
     def leave(self, worker: Worker, now: float) -> None:
         """It drains: no new work."""

@@ -496,10 +496,10 @@ def test_what_one_worker_cannot_serve_another_does(world: World, garbage: bool) 
     assert isinstance(the_answer(world, request_id), Reply)
 
 
-def test_a_request_that_no_worker_can_serve_is_told_so_after_three(world: World) -> None:
-    client, workers = world.client(), [world.worker() for _ in range(4)]
+def test_a_request_that_five_workers_cannot_serve_is_told_so(world: World) -> None:
+    client, workers = world.client(), [world.worker() for _ in range(6)]
     request_id = world.request(client)
-    for _ in range(3):
+    for _ in range(5):
         assert request_id not in world.answers
         world.turn()
         (holder,) = [worker for worker in workers if worker.holding]
@@ -507,12 +507,18 @@ def test_a_request_that_no_worker_can_serve_is_told_so_after_three(world: World)
     assert the_answer(world, request_id).code == "remote_failure"
 
 
-def test_the_only_worker_tries_again(world: World) -> None:
+def test_the_only_worker_gets_what_it_failed_over_again_after_a_pause(world: World) -> None:
+    """Its trouble may pass: one that answers garbage for a moment, while the other loads, costs no answer."""
     client, worker = world.client(), world.worker()
     request_id = world.request(client)
     world.turn()
-    world.fail(worker, request_id)
-    world.turn()
+    for pause_s in (0.5, 1.0, 2.0, 4.0):
+        world.fail(worker, request_id)
+        world.advance(pause_s - 0.1)
+        assert worker.holding == []
+        world.beat(worker)
+        world.advance(0.4)
+        assert worker.holding == [request_id]
     world.answer(worker, request_id)
     assert isinstance(the_answer(world, request_id), Reply)
 
@@ -646,6 +652,20 @@ def test_a_poison_request_ends_at_most_four_workers_and_its_neighbours_are_answe
     assert the_answer(world, again).code == "poison_request", "the body is remembered"
     world.advance(601)
     assert world.request(client, body=b"poison") not in world.answers, "for ten minutes"
+
+
+def test_one_death_on_a_run_alone_proves_nothing(world: World) -> None:
+    """Two workers that end for reasons of their own, the second while it tries one of the suspects alone."""
+    client, worker = world.client(), world.worker()
+    world.slots(("running", 0.0))
+    request_id = world.request(client)
+    world.turn()
+    for _ in range(2):
+        world.lose(worker, blame=True)
+        worker = world.worker()
+        world.turn()
+    world.answer(worker, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
 
 
 def test_an_operators_kill_blames_nobody(world: World) -> None:

@@ -51,7 +51,7 @@ def test_a_remote_death_on_a_run_alone_is_poison(world: World) -> None:
     world.slots(("running", 0.0))
     request_id = world.request(client)
     world.turn()
-    for name in ("second", "third"):
+    for name in ("second", "third", "fourth"):
         end = end_of(worker, world)
         world.lose(worker, told_by_parent=False)
         worker = successor(world, name, end)
