@@ -13,8 +13,8 @@ class Pending:
     """`client` is the way back. Times are the core's clock, in seconds; `cost` is estimated tokens.
 
     `hedged`: it was dispatched, or waits to be, a second time while the first run goes on. `suspicion`: deaths of workers that
-    ran it, `solo_deaths`: of those, how many ran nothing else. `failures`: times that a worker could not serve it; until `retry_at`
-    none of these gets it. `avoid`: incarnations that lost it, or could not. `solo_on`: incarnations that it ran on alone.
+    ran it, `solo_deaths`: of those, how many ran nothing else. `failures`: times that a worker could not serve it; until
+    `retry_at` none of these gets it. `avoid`: incarnations that lost it, or could not. `solo_on`: those that it ran on alone.
     """
 
     __slots__ = (

@@ -110,6 +110,7 @@ def _phase(
         runner.run()
         time.sleep(REST_S)
         wrong += world.callers.stop()
+        wrong += world.missing()
     finally:
         world.close()
     return runner.done

@@ -10,6 +10,7 @@ from typing import Any
 from .runner import Done
 
 QUIET = "between faults"
+UNDER_WAY_S = 1.0
 RIGHT, WRONG, TWICE = "right", "wrong", "twice"
 HEADS = (
     "fault", "times", "requests", "lost", "wrong", "twice", "errors", "noticed s", "back s", "p50 ms", "p99.9 ms", "longest s",
@@ -18,10 +19,13 @@ HEADS = (
 
 @dataclass
 class Row:
-    """One fault, all its times together. `noticed` and `back`: seconds, one for each time that could be measured."""
+    """One fault, all its times together. `took`: seconds of the requests that met it, not of those that waited for something else
+    before. `noticed` and `back`: seconds, one for each time that could be measured."""
 
     name: str
     times: int = 0
+    requests: int = 0
+    longest: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)
     took: list[float] = field(default_factory=list)
     noticed: list[float] = field(default_factory=list)
@@ -29,15 +33,13 @@ class Row:
     due: Counter[str] = field(default_factory=Counter)
 
     @property
-    def requests(self) -> int:
-        return len(self.took)
-
-    @property
     def lost(self) -> int:
         return self.requests - self.ends[RIGHT] - self.ends[WRONG]
 
     def add(self, other: Row) -> None:
         self.times += other.times
+        self.requests += other.requests
+        self.longest = max(self.longest, other.longest)
         self.ends += other.ends
         self.due += other.due
         self.took += other.took
@@ -51,7 +53,7 @@ class Row:
         return (
             self.name, *map(str, counts), errors, _worst(self.noticed), _worst(self.back),
             f"{percentile(self.took, 0.5) * 1e3:.0f}", f"{percentile(self.took, 0.999) * 1e3:.0f}",
-            f"{max(self.took, default=0.0):.1f}",
+            f"{self.longest:.1f}",
         )  # fmt: skip
 
 
@@ -69,16 +71,20 @@ def rows_of(done: Sequence[Done], answers: Iterable[dict[str, Any]]) -> list[Row
             row.due[each.fault.due] += 2
     latest_first = sorted(done, key=lambda each: -each.began)
     for answer in answers:
-        row = rows[_cause(latest_first, answer)]
+        cause = _cause(latest_first, answer)
+        row = rows[cause.fault.name if cause else QUIET]
         row.ends[answer["end"]] += 1
         if answer["end"] != TWICE:
-            row.took.append(answer["took"])
+            row.requests += 1
+            row.longest = max(row.longest, answer["took"])
+            if cause is None or answer["at"] >= cause.began - UNDER_WAY_S:
+                row.took.append(answer["took"])
     return list(rows.values())
 
 
-def _cause(latest_first: Sequence[Done], answer: dict[str, Any]) -> str:
+def _cause(latest_first: Sequence[Done], answer: dict[str, Any]) -> Done | None:
     began, ended = answer["at"], answer["at"] + answer.get("took", 0.0)
-    return next((each.fault.name for each in latest_first if each.began <= ended and each.ended >= began), QUIET)
+    return next((each for each in latest_first if each.began <= ended and each.ended >= began), None)
 
 
 def total(rows: Iterable[Row]) -> Row:

@@ -205,6 +205,15 @@ class World:
         """Whether `who` ("parent", "broker") ran all that time: only then do times count."""
         return not any(began < until and ended > since for began, ended in self.pauses[who])
 
+    def missing(self) -> list[str]:
+        """What is not as at the start, after the last fault: every worker serves, and the broker knows each."""
+        wanted, give_up = self.local + self.remote, time.monotonic() + START_S
+        while len(ready := [worker for worker in self.workers() if worker["state"] == "ready"]) != wanted:
+            if time.monotonic() > give_up:
+                return [f"{len(ready)} workers are ready in the end, not {wanted}"]
+            time.sleep(0.1)
+        return []
+
     # ---- the end -------------------------------------------------------------------------------------------------------
 
     def marked(self) -> list[int]:
