@@ -17,6 +17,8 @@ from .world import QUEUE_MAX, World
 
 LONG_S = 60.0
 BURST_CLIENTS = 12
+FULL_S, ASKED_MAX = 20.0, 8 * QUEUE_MAX
+"""A queue must be full within this time, and with so many questions at most."""
 
 
 # ---- broker and parent ---------------------------------------------------------------------------------------------------
@@ -104,8 +106,12 @@ def kill_broker_when_full(world: World, rng: Random, slot: int) -> Times:
     pid = world.wait(lambda seen: seen.document["broker"]["state"] == "running" and seen.document["broker"]["pid"], BACK_MAX_S)
     clients = [Client(world.url, timeout=120.0, connect_timeout=120.0) for _ in range(BURST_CLIENTS)]
     try:
-        asked = [world.callers.ask(client, rng) for client in clients for _ in range(QUEUE_MAX // 4)]
-        wait_until(lambda: (s := world.status()) and s["broker"]["queue_depth"] >= 0.9 * QUEUE_MAX, 20.0, "a full queue")
+        asked, give_up = [], time.monotonic() + FULL_S
+        while (s := world.status()) is None or s["broker"]["queue_depth"] < 0.9 * QUEUE_MAX:
+            if time.monotonic() > give_up:
+                raise NotSeen("the queue does not get full")
+            if len(asked) < ASKED_MAX:
+                asked += [world.callers.ask(client, rng) for client in clients for _ in range(QUEUE_MAX // 8)]
         since = time.time()
         os.kill(pid, signal.SIGKILL)
         times = broker_back(world, pid, since)
