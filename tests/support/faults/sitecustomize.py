@@ -81,9 +81,9 @@ def tell(what: str) -> None:
 
 
 def in_pipeline(module: Any) -> None:
-    run = module.Pipeline.run
+    prepare = module.Pipeline.prepare
 
-    def faulty_run(self: Any, jobs: Any, limits: Any) -> Any:
+    def faulty_prepare(self: Any, jobs: Any) -> Any:
         for job in jobs:
             for text in job.work.texts:
                 if text.startswith("fault:"):
@@ -92,9 +92,9 @@ def in_pipeline(module: Any) -> None:
             take("run")
         if starved:
             bytearray(NEEDS_BYTES)
-        return run(self, jobs, limits)
+        return prepare(self, jobs)
 
-    module.Pipeline.run = faulty_run
+    module.Pipeline.prepare = faulty_prepare
 
 
 def in_loading(module: Any) -> None:
