@@ -86,6 +86,7 @@ class World:
         self.own_disk = self._mount_disk()
         self.start_pool()
         self.client = Client(self.url, timeout=120.0, connect_timeout=120.0)
+        self._onlooker = Client(self.url, timeout=120.0, connect_timeout=120.0)  # never behind questions of its own
         self.callers = Callers(self.folder, self.expected, self.mark, self.url, self.proxied_url, self.rate, self.rng)
 
     # ---- the pool ------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class World:
     def status(self, timeout_s: float = 5.0) -> dict[str, Any] | None:
         """What the broker says; None when it says nothing."""
         try:
-            return self.client.status(timeout=timeout_s)
+            return self._onlooker.status(timeout=timeout_s)
         except RagpoolError:
             return None
 
@@ -242,6 +243,7 @@ class World:
     def close(self) -> None:
         """End everything in order, and count what is left."""
         self.client.close()
+        self._onlooker.close()
         for process in (self.remote_parent, self.pool.process):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGCONT)
