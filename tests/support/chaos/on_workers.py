@@ -199,6 +199,7 @@ def poison(world: World, rng: Random, slot: int) -> Times:
     if not isinstance(told.exception(), PoisonRequest):
         raise NotSeen(f"a poison query was answered with {told.exception()!r}")
     late = [f"a neighbour of the poison was answered with {error!r}" for error in (n.exception() for n in neighbours) if error]
+    time.sleep(AWAKE_S)  # the broker hears of an end a moment before it is written down
     died = count_ends(world) - ends
     if died > POISON_ENDS_MAX:
         late.append(f"a poison query ended {died} workers, promised {POISON_ENDS_MAX}")
