@@ -78,6 +78,10 @@ bench-broker: $(READY)  ## The broker against a bare ROUTER-ROUTER forwarder
 bench-scheduling: $(READY)  ## The core in virtual time against a central queue, random, round robin, two choices
 	$(BIN)/python benchmarks/scheduling.py
 
+bench-index: $(READY)  ## Index types at a million rows, beside hnswlib and usearch
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/index_scale.py
+
 bench-passages: $(READY)  ## Microseconds for passages of random rows and of ids
 	$(BIN)/python benchmarks/passages.py
 
