@@ -60,7 +60,7 @@ class Finish:
             device=by.device,
             corpus=self._facts,
             norms=made.norms,
-            tools=by.tools,
+            tools={**by.tools, "backend": by.backend},
             files=files,
             search=made.search,
         )

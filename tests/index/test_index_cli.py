@@ -132,7 +132,7 @@ def test_what_is_wrong_is_one_sentence(args: list[str], sentence: str) -> None:
         (["--chunk-tokens", "500"], "passages of 500 tokens would lose their ends"),
         (["--type", "quick"], "faiss makes no index of 'quick'"),
         (["--type", "compact", "--bytes-per-vector", "4000"], "bytes a vector, not 4000"),
-        (["--dtype", "int8"], "no dtype 'int8'"),
+        (["--dtype", "int4"], "must be one of auto, float32, float16, bfloat16, int8"),
     ],
 )
 def test_a_wrong_model_device_or_type_leaves_nothing_behind(
