@@ -7,7 +7,7 @@ speeds differ by less than `CLASS_WIDTH` are equals: among them the one that has
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 
 from .states import READY
@@ -22,6 +22,9 @@ FULL = 2.0
 """Batches for each idle worker from which on they are full ones: sharing a long queue makes small batches, and it longer.
 At 1 the pool shares too late, above 2 too early (`benchmarks/scheduling.py`, two seeds)."""
 
+OVERDUE = 0.5
+"""Of a batch time: whoever should have been free so long ago stands still, as far as anybody can tell, and is not free soon."""
+
 PARKING_WORTH = 0.01
 """Of a batch time: where the way there and back is less, parking hides nothing, and only binds work too early."""
 
@@ -29,6 +32,10 @@ COST_SHARE = 0.05
 """Weight of the newest batch in the usual cost, by which speeds are compared."""
 
 _Busy = tuple[float, int, Worker]
+
+
+def _free_at(entry: _Busy) -> float:
+    return entry[0]
 
 
 class Lineup:
@@ -80,9 +87,9 @@ class Lineup:
         heads = (next(iter(members.values())) for members in self._classes.values())
         return min(heads, key=lambda worker: worker.fit.predict(cost))
 
-    def free_by(self, when: float) -> int:
-        """How many busy workers will have done all they hold by then."""
-        return bisect_right(self._busy, when, key=lambda entry: entry[0])
+    def free_by(self, when: float, since: float = -math.inf) -> int:
+        """How many busy workers will have done all they hold by `when`, but should not have before `since`."""
+        return bisect_right(self._busy, when, key=_free_at) - bisect_left(self._busy, since, key=_free_at)
 
     def batch_size(self, items: int, cost: float, now: float) -> int:
         """Items for each idle worker, so that what waits is shared with all that are free now, or soon.
@@ -95,7 +102,7 @@ class Lineup:
         if share >= FULL * best.info.max_batch:
             return best.info.max_batch
         batch_s = best.fit.predict(cost / items * min(share, best.info.max_batch))
-        return math.ceil(items / (self.idle + self.free_by(now + SOON * batch_s)))
+        return math.ceil(items / (self.idle + self.free_by(now + SOON * batch_s, now - OVERDUE * batch_s)))
 
     def parking_place(self, items: int, cost: float, now: float) -> Worker | None:
         """Where a full batch may wait behind a running one: on the worker that is free soonest, if it has room for it.

@@ -191,7 +191,7 @@ class Registry:
             self._ledger.running(pending, worker.peer, now)
         worker.sent(pendings, now, trial=trial)
         batch = worker.batches[-1]
-        self._hedging.handed_out(batch.items)
+        self._hedging.handed_out(sum(pending.request.items for pending in pendings if not pending.hedged))
         self.lineup.usual(batch.cost)
         self.lineup.place(worker, now)
 

@@ -63,6 +63,15 @@ def test_what_waits_is_shared_with_all_that_are_free_soon(items: int, idle: int,
     assert lineup_of(*workers, far).batch_size(items, COST * items, 0.9) == size
 
 
+def test_one_that_should_have_been_free_long_ago_shares_in_nothing() -> None:
+    idle, stalled = worker("idle", 1.0), worker("stalled", 1.0)
+    load(stalled, 0.0)
+    lineup = lineup_of(idle, stalled)
+    assert lineup.batch_size(4, 4 * COST, 1.0) == 2
+    assert lineup.batch_size(4, 4 * COST, 2.2) == 2
+    assert lineup.batch_size(4, 4 * COST, 2.3) == 4, "half of the 2.5 s that these four would take have passed"
+
+
 def test_a_full_batch_is_parked_where_it_starts_soonest_and_only_while_nobody_is_idle() -> None:
     late, soon, idle = worker("late", 1.0, 4), worker("soon", 0.2, 4), worker("idle", 1.0)
     load(late, 0.0, number=1)
