@@ -23,6 +23,7 @@ LEFT_S = 3.0
 """How long after the parent's end its processes may live."""
 STUCK_MORE_S = 2.0
 SETTLE_S = 60.0
+LOOK_S = 0.05
 RUSH_AFTER_S, RUSH = 3.0, 48
 """A fault that waits for a batch in one worker gets this many questions to help it, each so many seconds."""
 POLICY_SLACK_S = 0.3
@@ -134,7 +135,8 @@ def give(world: World, slot: int, when: str, fault: str, times: int = 1, folder:
 def told_since(
     world: World, slot: int, what: str, since: float, timeout_s: float, folder: Path | None = None
 ) -> tuple[float, int]:
-    """(when, pid) of the first such fault that the worker of that slot committed since then."""
+    """(when, pid) of the first such fault that the worker of that slot committed since then. While the broker is stopped
+    nobody is given work, and no time passes."""
     give_up, rush_at = time.time() + timeout_s, time.time() + RUSH_AFTER_S
     while time.time() < give_up:
         for at, pid, where, done in world.faults_told(folder):
@@ -144,7 +146,9 @@ def told_since(
             rush_at += RUSH_AFTER_S
             for _ in range(RUSH):  # a quiet pool asks its slowest worker last
                 world.callers.ask(world.client, world.rng)
-        time.sleep(0.05)
+        time.sleep(LOOK_S)
+        if process_state(world.watch.now.document["broker"].get("pid") or 0) == "T":
+            give_up, rush_at = give_up + LOOK_S, rush_at + LOOK_S
     raise NotSeen(f"no worker of slot {slot} did {what!r} within {timeout_s:.0f} s")
 
 

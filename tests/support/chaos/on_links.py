@@ -64,7 +64,9 @@ def swallow_clients(world: World, rng: Random, slot: int, *, seconds: float) -> 
         time.sleep(seconds)
     finally:
         world.front_proxy.heal()
-    with Client(world.proxied_url, timeout=30.0, connect_timeout=30.0) as client:
+    with Client(
+        world.proxied_url, timeout=BACK_MAX_S, connect_timeout=BACK_MAX_S
+    ) as client:  # the broker may be stopped for a minute
         client.status()
     return Times()
 
