@@ -19,7 +19,7 @@ from ..conf.sentences import SentenceGroup
 from ..supervisor.rundir import pool_pid, wait_until_released
 from ..supervisor.state import read_state
 from ..wire.errors import RagpoolError
-from . import admin, cli_doctor, cli_render
+from . import admin, cli_doctor, cli_render, cli_rollout
 from .cli_start import calibrated, paths_of, start
 
 STOP_GRACE_S = 20.0
@@ -164,12 +164,37 @@ def restart(worker: str, everyone: bool, config: str | None, **flags: object) ->
     Examples:
       rag-broker restart 0        the worker of slot 0
       rag-broker restart 7f58     by the beginning of its id
-      rag-broker restart --all    no request fails, and all but one serve all the while
+      rag-broker restart --all    no request fails; each new one loads beside the old one where memory allows
     """
     if everyone == bool(worker):
         raise click.UsageError("say which WORKER, or --all")
     _tell(_load(config, flags), "restart", worker)
     click.echo(f"restarting {worker or 'all workers, one at a time'}")
+
+
+@main.command("reload")
+@config_option
+@click.option("--index", metavar="DIR", default="", help="Another index directory [the same as now, if it was built again].")
+@click.option("--no-wait", is_flag=True, help="Return at once; `status` says how far it is.")
+@frontend_option
+@run_dir_option
+def reload_command(config: str | None, index: str, no_wait: bool, **flags: object) -> None:
+    """Serve a new version of the index, or another one, with no failed request.
+
+    Worker by worker a new process loads and checks it, beside the old one where memory allows; only then the old one leaves. If
+    the first cannot load it, the old version serves on and the reason is printed.
+
+    \b
+    Examples:
+      rag-index build corpus.jsonl --out wiki && rag-broker reload
+      rag-broker reload --index /data/wiki-2026-11
+    """
+    loaded = _load(config, flags)
+    answer = _tell(loaded, "reload", os.path.abspath(index) if index else "")
+    if no_wait:
+        click.echo("reloading; `rag-broker status` says how far it is")
+        return
+    click.echo(f"reloaded: {cli_rollout.wait(lambda: pool_status(paths_of(loaded.settings)), str(answer.get('ticket')))}")
 
 
 @main.command("config")
@@ -233,12 +258,14 @@ def pool_status(paths: RunPaths) -> dict[str, Any]:
     return cli_render.without_broker(read_state(paths.state_file) or {})
 
 
-def _tell(loaded: Loaded, command: str, argument: str) -> None:
-    """One command to the broker; raises `RagpoolError` where it is refused, or nobody hears it."""
+def _tell(loaded: Loaded, command: str, argument: str) -> dict[str, Any]:
+    """One command to the broker, and its answer; raises `RagpoolError` where it is refused, or nobody hears it."""
     paths = paths_of(loaded.settings)
     _running(paths)
-    if admin.ask(paths.admin, command, argument) is None:
+    answer = admin.ask(paths.admin, command, argument)
+    if answer is None:
         raise RagpoolError("the broker is down; its supervisor is bringing it back: try again in a moment")
+    return answer
 
 
 def _running(paths: RunPaths) -> int:

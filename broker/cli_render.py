@@ -36,6 +36,7 @@ def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
             "trouble": "",
             "rolling": "",
         },
+        "rollout": (found if (found := state.get("rollout") or {}).get("kind") else None),
         "workers": [],
         "slots": state.get("slots", []),
         "totals": {
@@ -47,7 +48,12 @@ def without_broker(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def status_text(status: Mapping[str, Any]) -> str:
     """A few lines on the broker, a table of workers, and each slot that is not simply running."""
-    lines = [_broker_line(status["broker"]), *_broker_news(status["broker"]), _totals_line(status["totals"])]
+    lines = [
+        _broker_line(status["broker"]),
+        *_broker_news(status["broker"]),
+        *_rollout_line(status),
+        _totals_line(status["totals"]),
+    ]
     if status["workers"]:
         rows = [[str(worker.get(key, "")) for _, key in _WORKER_COLUMNS] for worker in status["workers"]]
         lines += ["", *table([title for title, _ in _WORKER_COLUMNS], rows)]
@@ -71,9 +77,15 @@ def _broker_news(broker: Mapping[str, Any]) -> Iterable[str]:
     if broker.get("trouble"):
         yield f"trouble: {broker['trouble']}"
     if broker.get("rolling"):
-        yield f"restart of all workers: {broker['rolling']}"
+        yield f"restart of the workers of other hosts: {broker['rolling']}"
     if broker.get("last_exit") and broker["state"] != BROKER_DOWN:
         yield f"the broker was restarted {broker['restarts']} times; last end: {broker['last_exit']['reason']}"
+
+
+def _rollout_line(status: Mapping[str, Any]) -> Iterable[str]:
+    if rollout := status.get("rollout"):
+        kind = "restart of all workers" if rollout["kind"] == "restart" else rollout["kind"]
+        yield f"{kind}: {rollout['state']}, {rollout['told']}"
 
 
 def _totals_line(totals: Mapping[str, Any]) -> str:
@@ -84,10 +96,13 @@ def _totals_line(totals: Mapping[str, Any]) -> str:
 def _slot_lines(slot: Mapping[str, Any]) -> Iterable[str]:
     last = slot.get("last_exit")
     detail = slot.get("detail")
-    if slot["state"] == "running" and not last and not detail:
+    beside = slot.get("beside")
+    if slot["state"] == "running" and not last and not detail and not beside:
         return
     told = f" ({detail})" if detail else ""
     yield f"slot {slot.get('slot', '?')} on {slot['device']}: {slot['state']}{told}, {slot['restarts']} restarts"
+    if beside:
+        yield f"    beside it process {beside['pid'] or '-'}: {beside['state']}"
     if last:
         yield f"    last end: {last['reason']}"
         if where := _where(last.get("stack") or ""):

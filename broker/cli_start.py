@@ -23,6 +23,7 @@ from ..index import calibration, runtimes
 from ..index.demo import demo_index_dir
 from ..index.manifest import MANIFEST_NAME, read_manifest
 from ..supervisor import rundir
+from ..supervisor.aims import Aim
 from ..supervisor.loop import Supervisor
 from ..supervisor.process import BROKER, PROBE, WORKER, ChildSpec, spawn
 from .sockets import check_exposure
@@ -47,14 +48,14 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
             click.echo(f"warning: {warning}", err=True)
     paths = paths_of(loaded.settings)
     with rundir.claim(paths):
-        settings, told = _with_index(loaded.settings, demo, chosen)
+        settings, version, told = _with_index(loaded.settings, demo, chosen)
         settings = resolved(settings, chosen)
         for device in settings.pool.devices:
             runtimes.candidates(settings.worker.backend, settings.worker.dtype, device != devices.CPU)
         _calibrate(settings)
         count = settings.pool.workers
         summary = f"{count} worker{'s' if count != 1 else ''} on {', '.join(dict.fromkeys(chosen))}, {told}"
-        return _supervisor(settings, paths, summary).run()
+        return _supervisor(settings, version, paths, summary).run()
 
 
 # ---- settings ------------------------------------------------------------------------------------------------------
@@ -70,8 +71,8 @@ def resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
     )
 
 
-def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tuple[Settings, str]:
-    """The index to serve, built first where it is missing and can be; and what to call it."""
+def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tuple[Settings, str, str]:
+    """The index to serve, built first where it is missing and can be; its version; and what to call it."""
     index = settings.index
     if index.corpus and not index.path and not demo:
         raise ConfigurationError(f"where is the index of {index.corpus} to be? index.path (rag_index_path) names no folder")
@@ -90,7 +91,8 @@ def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tupl
             wanted = ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector))
             _build(index.corpus, "--out", str(folder), *wanted, *_how(settings, chosen))
     manifest = read_manifest(folder)
-    return replace(settings, index=replace(index, path=str(folder.absolute()))), f"{name} with {manifest.count:,} passages"
+    settings = replace(settings, index=replace(index, path=str(folder.absolute())))
+    return settings, manifest.version, f"{name} with {manifest.count:,} passages"
 
 
 def _how(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,10 +169,15 @@ def _run(spec: ChildSpec, most_s: float = math.inf) -> int:
 # ---- processes -----------------------------------------------------------------------------------------------------
 
 
-def _supervisor(settings: Settings, paths: RunPaths, summary: str) -> Supervisor:
+def _supervisor(settings: Settings, version: str, paths: RunPaths, summary: str) -> Supervisor:
     as_json = json.dumps(to_mapping(settings))
+    aim = Aim(settings.index.path, version)
+
+    def make(slot: int, aim: Aim) -> ChildSpec:
+        return worker_spec(settings, aim, paths.backend, slot)
+
     return Supervisor(
-        [worker_spec(settings, paths.backend, slot) for slot in range(settings.pool.workers)],
+        [make(slot, aim) for slot in range(settings.pool.workers)],
         settings=settings.supervisor,
         broker=ChildSpec(BROKER, "ragpool.broker.main", ("--settings", as_json, "--run-dir", str(paths.root))),
         probe=ChildSpec(PROBE, "ragpool.client.probe", (connect_address(settings.broker.frontend),)),
@@ -179,18 +186,31 @@ def _supervisor(settings: Settings, paths: RunPaths, summary: str) -> Supervisor
         load_timeout_s=settings.worker.load_timeout_s,
         stopped_max_s=settings.broker.dead_after_s,
         on_ready=lambda frontend: print(f"ready {frontend} ({summary})", flush=True),
-        grow=lambda slot: worker_spec(settings, paths.backend, slot),
+        make=make,
+        aim=aim,
     )
 
 
-def worker_spec(settings: Settings, backend: str, slot: int) -> ChildSpec:
-    """The worker of `slot`: devices in turn, and its share of the cores."""
+def worker_spec(settings: Settings, aim: Aim, backend: str, slot: int) -> ChildSpec:
+    """The worker of `slot`, serving what it is to: devices in turn, and its share of the cores."""
+    settings = replace(settings, index=replace(settings.index, path=aim.index))
     device = settings.pool.devices[slot % len(settings.pool.devices)]
     threads = max(1, usable_cores() // max(1, settings.pool.workers))
     return ChildSpec(
         WORKER,
         "ragpool.worker.main",
-        ("--settings", json.dumps(to_mapping(settings)), "--device", device, "--backend", backend, "--slot", str(slot)),
+        (
+            "--settings",
+            json.dumps(to_mapping(settings)),
+            "--device",
+            device,
+            "--backend",
+            backend,
+            "--slot",
+            str(slot),
+            "--index-version",
+            aim.version,
+        ),
         slot=slot,
         device=device,
         env=thread_environment(threads),

@@ -259,6 +259,7 @@ class Core:
 
     def _slots(self, peer: bytes, record: messages.Slots, now: float) -> None:
         self.slots.update(record.slots, now)
+        self.slots.rollout = record.rollout
         self.trouble = record.trouble
         self._lost_capacity(now)
 

@@ -9,26 +9,51 @@ from .core import Core
 from .workers import Worker
 
 WORKERS_MAX = 1024
+ROLLING_OUT = ("loading", "replacing")
+"""States of a rollout that is not over."""
 
 
-def obey(core: Core, command: str, argument: str, supervised: bool, now: float) -> list[Command]:
-    """What `stop`, `drain`, `restart` or `scale` means now. Raises `BadRequest` for what cannot be done, with the reason."""
+def obey(core: Core, command: str, argument: str, supervised: bool, now: float, ticket: str = "") -> list[Command]:
+    """What `stop`, `drain`, `restart`, `reload` or `scale` means now. `ticket`: by which whoever asked finds the outcome of a
+    rollout in the status. Raises `BadRequest` for what cannot be done, with the reason."""
     if command == "drain" and not argument:
         told = [ToParent(Control(command))] if supervised else []
         return [*core.receive(PARENT, b"", Drain(), now), *told]
     if command == "restart" and not argument:
-        if not core.rolling.begin(tuple(core.registry)):
-            raise BadRequest("there is no worker that anybody would start again")
-        return roll(core, supervised, now)
+        return _restart_all(core, supervised, now, ticket)
     if command in ("drain", "restart"):
         return _one_worker(core, command, argument, supervised, now)
-    if command not in ("stop", "scale"):
+    if command not in ("stop", "scale", "reload"):
         raise BadRequest(f"unknown command {command!r}")
     if not supervised:
         raise BadRequest(f"this broker has no supervisor, which alone can {command}")
     if command == "scale" and not (argument.isascii() and argument.isdigit() and int(argument[:5]) <= WORKERS_MAX):
         raise BadRequest(f"scale takes a number of workers, 0 to {WORKERS_MAX}, not {argument!r}")
-    return [ToParent(Control(command, argument))]
+    if command == "reload":
+        _check_free(core)
+    return [ToParent(Control(command, argument, ticket))]
+
+
+def _restart_all(core: Core, supervised: bool, now: float, ticket: str) -> list[Command]:
+    """Our parent replaces its own workers; those of other hosts are told, one at a time."""
+    own = core.slots.incarnations
+    _check_free(core)
+    others = core.rolling.begin([worker for worker in core.registry if worker.info.incarnation not in own])
+    if not others and not (supervised and own):
+        raise BadRequest("there is no worker that anybody would start again")
+    told: list[Command] = roll(core, supervised, now)
+    if supervised and own:
+        told.append(ToParent(Control("restart", "", ticket)))
+    return told
+
+
+def _check_free(core: Core) -> None:
+    """One rollout at a time. Raises `BadRequest`."""
+    rollout = core.slots.rollout
+    if rollout.state in ROLLING_OUT:
+        raise BadRequest(f"a {rollout.kind} is under way: {rollout.told}")
+    if core.draining:
+        raise BadRequest("the pool drains")
 
 
 def roll(core: Core, supervised: bool, now: float) -> list[Command]:

@@ -1,4 +1,6 @@
-"""A restart of all workers, one at a time. Pure: looks at who is there, says whom to restart next.
+"""A restart of all workers of other hosts, one at a time. Pure: looks at who is there, says whom to restart next.
+
+Those of our own parent are its to replace (`supervisor.rollout`); these can only be told over the wire to drain and come again.
 
 The next one goes only once the successor of the one before is ready. If that does not come in time the rest stays as it is: a
 pool that cannot come back must not be taken down by its own restart.

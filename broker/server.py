@@ -132,10 +132,11 @@ class Server:
         if request.command == "status":
             return AdminReply(request.id, self._status(now))
         try:
-            self._commands += obey(self._core, request.command, request.argument, self._channel is not None, now)
+            ticket = request.id.hex()
+            self._commands += obey(self._core, request.command, request.argument, self._channel is not None, now, ticket)
         except RagpoolError as error:
             return failure_of(request.id, error)
-        return AdminReply(request.id)
+        return AdminReply(request.id, codec.pack({"ticket": ticket}))
 
     def _receive_from_parent(self, channel: socket.socket) -> None:
         for _ in range(BURST):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wire.messages import SlotBrief
+from ..wire.messages import Rollout, SlotBrief
 
 STARTING = "starting"
 RUNNING = "running"
@@ -19,6 +19,7 @@ class Slots:
     def __init__(self) -> None:
         self._slots: tuple[SlotBrief, ...] = ()
         self._taken = 0.0
+        self.rollout = Rollout()
 
     def update(self, slots: tuple[SlotBrief, ...], now: float) -> None:
         self._slots = slots

@@ -42,6 +42,7 @@ class StatusReport:
                 "trouble": core.trouble,
                 "rolling": core.rolling.told,
             },
+            "rollout": asdict(core.slots.rollout) if core.slots.rollout.kind else None,
             "workers": [_worker(worker, now) for worker in (*core.registry, *core.registry.departed.shown(now))],
             "slots": [_as_now(core, slot) for slot in state.get("slots", []) if isinstance(slot, dict)],
             "totals": {**asdict(core.totals), "dropped": dropped},

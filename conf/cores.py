@@ -40,17 +40,24 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 def cgroup_quota(read: Read) -> float | None:
     """CPU time, in cores, that cgroups leave this process: the least of its own quota and all above it. None = no quota."""
-    membership = read(PurePosixPath("/proc/self/cgroup")) or ""
     quotas = []
-    for line in membership.splitlines():
+    for folder in cgroup_folders(read, "cpu"):
+        quotas.append(quota_v2(read(folder / "cpu.max")))
+        quotas.append(quota_v1(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cgroup_folders(read: Read, controller: str) -> list[PurePosixPath]:
+    """Folders that may limit this process, its own group's and all above it, of cgroup v2 and of v1's `controller`."""
+    folders = []
+    for line in (read(PurePosixPath("/proc/self/cgroup")) or "").splitlines():
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy == "0" and not controllers:
-            quotas += [quota_v2(read(folder / "cpu.max")) for folder in _upwards(_MOUNT, path)]
-        elif "cpu" in controllers.split(","):
-            for folder in _upwards(_MOUNT / "cpu", path):
-                quotas.append(quota_v1(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")))
-    return min((quota for quota in quotas if quota is not None), default=None)
+            folders += _upwards(_MOUNT, path)
+        elif controller in controllers.split(","):
+            folders += _upwards(_MOUNT / controller, path)
+    return folders
 
 
 def quota_v2(text: str | None) -> float | None:

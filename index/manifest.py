@@ -30,7 +30,8 @@ FLAT = "flat"
 INNER_PRODUCT = "inner_product"
 
 FILE_NAME = re.compile(r"(?:vectors|passages)-([0-9a-f]{16})\.[a-z0-9]{1,16}")
-"""Names of an index's files. Nothing else in the folder is ever opened or removed."""
+"""Names of an index's files. Nothing else in the folder is ever opened or removed, but for manifests."""
+KEPT_NAME = re.compile(r"manifest-([0-9a-f]{16})\.json")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
@@ -127,10 +128,15 @@ class Manifest:
         return json.dumps({**fields, CHECKSUM: _checksum(fields)}, ensure_ascii=False, indent=2) + "\n"
 
 
-def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
+def kept_name(version: str) -> str:
+    """Where the manifest of a version stays after another has replaced it, for as long as somebody has its files open."""
+    return f"manifest-{version}.json"
+
+
+def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) -> Manifest:
     """The manifest of `directory`, checked. Raises `IndexUnusable`, or `IndexDamaged` where a file is missing or cut."""
     folder = Path(directory)
-    manifest = parse_manifest(_read(folder), str(folder))
+    manifest = parse_manifest(_read(folder, name), str(folder))
     for entry in manifest.files.values():
         try:
             size = (folder / entry.name).stat().st_size
@@ -197,16 +203,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read(folder: Path) -> str:
+def _read(folder: Path, name: str) -> str:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise IndexUnusable(f"the index {folder} {problem}")
-    path = folder / MANIFEST_NAME
+    path = folder / name
     try:
         with open(path, "rb") as file:
             data = file.read(MANIFEST_MAX_BYTES + 1)
     except FileNotFoundError:
-        raise IndexUnusable(f"{folder} is not an index: it has no {MANIFEST_NAME}") from None
+        raise IndexUnusable(f"{folder} is not an index: it has no {name}") from None
     except OSError as error:
         raise IndexUnusable(f"the manifest {path} cannot be read: {error.strerror}") from None
     if len(data) > MANIFEST_MAX_BYTES:

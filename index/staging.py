@@ -17,7 +17,17 @@ from pathlib import Path
 
 from .build_state import PASSAGES, SEALED
 from .errors import ConfigurationError, IndexUnusable
-from .manifest import FILE_NAME, MANIFEST_NAME, FileEntry, Manifest, parse_manifest, sync_folder, write_manifest
+from .manifest import (
+    FILE_NAME,
+    KEPT_NAME,
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    kept_name,
+    parse_manifest,
+    sync_folder,
+    write_manifest,
+)
 from .passages import IDS, OFFSETS, ROWS
 from .sealed import Unsealed, is_free
 
@@ -107,10 +117,25 @@ def publish(staged: Path, out: Path, manifest: Manifest) -> None:
     for role, entry in manifest.files.items():
         with contextlib.suppress(FileNotFoundError):
             os.replace(staged / role, out / entry.name)
+    _keep_manifest(out, manifest.version)
     sync_folder(out)
     write_manifest(out, manifest)
     shutil.rmtree(staged, ignore_errors=True)
     remove_unnamed(out)
+
+
+def _keep_manifest(out: Path, version: str) -> None:
+    """The manifest that `version` is about to replace stays: while workers serve its files another may have to load them
+    again."""
+    try:
+        text = (out / MANIFEST_NAME).read_text(encoding="utf-8")
+        before = parse_manifest(text, str(out)).version
+    except (IndexUnusable, OSError, UnicodeDecodeError):
+        return  # there was none that anybody could load
+    if before != version:
+        draft = out / f".{MANIFEST_NAME}.{os.getpid()}"
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, out / kept_name(before))
 
 
 def remove_unnamed(out: Path) -> None:
@@ -124,7 +149,7 @@ def remove_unnamed(out: Path) -> None:
         return  # not ours to judge: a newer format, or damaged
     groups: dict[str, list[Path]] = {}
     for path in out.iterdir():
-        name = FILE_NAME.fullmatch(path.name)
+        name = FILE_NAME.fullmatch(path.name) or KEPT_NAME.fullmatch(path.name)
         if name and name[1] != version:
             groups.setdefault(name[1], []).append(path)
         elif path.name.startswith(f".{MANIFEST_NAME}."):

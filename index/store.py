@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexDamaged, IndexUnusable
-from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, kept_name, read_manifest
 from .passages import IDS, OFFSETS, ROWS, PassageStore
 from .sealed import ALIGNMENT, Trailer, map_sealed
 from .vectors import FULL, HALF, PART, REFINE, VectorRows
@@ -104,6 +104,27 @@ def open_index(directory: str | os.PathLike[str]) -> Index:
             if _stamp(folder) == stamp:
                 raise IndexUnusable(f"the index {folder} cannot be mapped: {error.strerror or error}") from None
     raise IndexUnusable(f"the index {folder} keeps being replaced while it is opened")
+
+
+def open_version(directory: str | os.PathLike[str], version: str) -> Index:
+    """That version of the index, also once another has replaced it, while its files are there; else the one that replaced it.
+    Raises as `open_index` does."""
+    folder = Path(directory)
+    return (
+        _map_kept(folder, version) or _as_wanted(open_index(folder), version) or _map_kept(folder, version) or open_index(folder)
+    )
+
+
+def _map_kept(folder: Path, version: str) -> Index | None:
+    try:
+        return _map(folder, read_manifest(folder, kept_name(version)))
+    except (IndexUnusable, OSError):
+        return None
+
+
+def _as_wanted(index: Index, version: str) -> Index | None:
+    """None: it was replaced since we looked for the kept one."""
+    return index if index.version == version else None
 
 
 def _stamp(folder: Path) -> tuple[int, int] | None:

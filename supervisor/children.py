@@ -45,7 +45,7 @@ class Children:
         """Start `spec`. `ended` is called when it is gone (then `reap` it), `loaded` when it says so. `told`: what a worker finds
         waiting on its end of that line. Raises OSError."""
         self._oom.forget()
-        log = self._logs / f"{spec.name}.log" if self._logs else None
+        log = self._logs / spec.log_name if self._logs else None
         child = spawn(spec, death_fd=self._death_fd, log=log, channel_fd=channel_fd, told=told)
         self.alive[child.pid] = child
         self._selector.register(child.pidfd, selectors.EVENT_READ, partial(ended, child))
@@ -57,13 +57,14 @@ class Children:
         if child.ready_fd is None:
             return
         try:
-            said = os.read(child.ready_fd, 16)
+            said = os.read(child.ready_fd, 64)
         except BlockingIOError:
             return
         except OSError:
             said = b""  # gone, before it read what it was told
         self._selector.unregister(child.ready_fd)
         child.close_ready()
+        child.said = said.decode(errors="replace")
         if said and loaded is not None:
             loaded(child)
 
@@ -83,9 +84,10 @@ class Children:
         return classify(returncode, was_ours=child.ours, oom=oom, sentence=sentence)
 
     def terminate(self, child: Child, now: float, grace_s: float) -> None:
-        """Ask it to drain and leave; SIGKILL after `grace_s`."""
+        """Ask it to drain and leave; SIGKILL after `grace_s`. It is asked once: a second SIGTERM would mean now."""
+        if not child.ours:
+            child.send(signal.SIGTERM)
         child.ours = True
-        child.send(signal.SIGTERM)
         self.kill_by(child, now + grace_s)
 
     def abort(self, child: Child, now: float, doom: str) -> None:

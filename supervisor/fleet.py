@@ -9,6 +9,7 @@ from random import Random
 
 from ..conf.settings import SupervisorSettings
 from ..wire.codec import encode_datagram
+from .aims import Aim
 from .children import Children
 from .device_memory import BACK, HELD, DeviceMemory
 from .device_quarantine import CudaDevice
@@ -32,12 +33,16 @@ Told = Callable[[Slot, EndRecord], None]
 
 class Fleet:
     """`told` gets each end, after policy has judged it. `stopped_max_s`: for how long a worker may be stopped by a signal.
-    `memory`: where readings of CUDA devices come from; None: nobody waits for a dead process's memory."""
+    `memory`: where readings of CUDA devices come from; None: nobody waits for a dead process's memory.
+
+    `beside`: by number of the slot, a second one for the process that is to replace the first; `retiring`: those that were
+    replaced, until their process is gone."""
 
     def __init__(
         self,
         broker: ChildSpec | None,
         workers: Sequence[ChildSpec],
+        aim: Aim,
         settings: SupervisorSettings,
         load_timeout_s: float,
         stopped_max_s: float,
@@ -61,17 +66,20 @@ class Fleet:
         self._watch_rules = WatchRules(settings.stuck_min_s, stopped_max_s)
         broker_watch = WatchRules(settings.stuck_min_s, stopped_max_s=None)
         self.broker = Slot(broker, SlotPolicy(broker.name, BROKER_RULES, self._rng), broker_watch) if broker else None
-        self.workers = [self._worker(spec) for spec in workers]
+        self.workers = [self.new_slot(spec, aim) for spec in workers]
+        self.beside: dict[int, Slot] = {}
+        self.retiring: list[Slot] = []
 
-    def _worker(self, spec: ChildSpec) -> Slot:
-        slot = Slot(spec, SlotPolicy(spec.name, self._rules, self._rng), self._watch_rules)
+    def new_slot(self, spec: ChildSpec, aim: Aim) -> Slot:
+        slot = Slot(spec, SlotPolicy(spec.name, self._rules, self._rng), self._watch_rules, aim)
         if slot.on_cuda:
             self._devices.setdefault(spec.device, CudaDevice(self._rules)).slots.append(slot.policy)
         return slot
 
     @property
     def slots(self) -> list[Slot]:
-        return [self.broker, *self.workers] if self.broker else list(self.workers)
+        workers = [*self.workers, *self.beside.values(), *self.retiring]
+        return [self.broker, *workers] if self.broker else workers
 
     def want(self, now: float) -> None:
         """Every slot shall have a process."""
@@ -136,9 +144,10 @@ class Fleet:
         """Start what policy wants started; the broker only where `broker` says so."""
         if broker and self.broker is not None and self.broker.policy.wants_process:
             self._start(self.broker, now)
-        barred = [slot.policy for slot in self.workers if slot.memory is not None and not self._memory_is_back(slot, now)]
-        chosen = next_spawns((slot.policy for slot in self.workers), self._loading_max, barred)
-        for slot in self.workers:
+        workers = [*self.workers, *self.beside.values()]
+        barred = [slot.policy for slot in workers if slot.memory is not None and not self._memory_is_back(slot, now)]
+        chosen = next_spawns((slot.policy for slot in workers), self._loading_max, barred)
+        for slot in workers:
             if slot.policy in chosen:
                 self._start(slot, now)
 
@@ -183,6 +192,7 @@ class Fleet:
             self._journal.note(f"{slot.name}: process {child.pid} serves after {now - slot.started_at:.1f} s")
             slot.policy.receive(Loaded(), now)
             slot.untold = []
+            slot.version = child.said
             if slot.on_cuda:
                 self._devices[slot.spec.device].loaded(now)
 
@@ -214,6 +224,40 @@ class Fleet:
         line = f"{slot.name}: {record.exit.reason} (process {record.pid}); {slot.policy.state}{wait}"
         (self._journal.warn if record.exit.blame else self._journal.note)(line)
         self._told(slot, record)
+        if slot in self.retiring:
+            self._forget(slot)
+
+    # ---- two processes in one place ---------------------------------------------------------------------------------
+
+    def open_beside(self, slot: Slot, spec: ChildSpec, aim: Aim, now: float) -> None:
+        """A second slot of the same number, wanted from now on."""
+        new = self.beside[slot.spec.slot] = self.new_slot(spec, aim)
+        new.stands_beside(slot)
+        new.policy.receive(Wanted(), now)
+
+    def promote(self, number: int, now: float, grace_s: float) -> None:
+        """The slot beside becomes the one of that number; what stood there drains and leaves."""
+        new = self.beside.pop(number)
+        position = next(position for position, slot in enumerate(self.workers) if slot.spec.slot == number)
+        old, self.workers[position] = self.workers[position], new
+        self._retire(old, now, grace_s)
+
+    def leave_beside(self, number: int, now: float, grace_s: float) -> None:
+        """The slot beside is not wanted any more, if there is one."""
+        slot = self.beside.pop(number, None)
+        if slot is not None:
+            self._retire(slot, now, grace_s)
+
+    def _retire(self, slot: Slot, now: float, grace_s: float) -> None:
+        self.retiring.append(slot)
+        self.stop(slot, now, grace_s)
+        if slot.child is None:
+            self._forget(slot)
+
+    def _forget(self, slot: Slot) -> None:
+        self.retiring.remove(slot)
+        if slot.on_cuda:
+            self._devices[slot.spec.device].slots.remove(slot.policy)
 
     # ---- stops ------------------------------------------------------------------------------------------------------
 
@@ -251,12 +295,13 @@ class Fleet:
     def _find(self, name: str) -> Slot | None:
         return next((slot for slot in self.workers if name in (str(slot.spec.slot), slot.name, slot.incarnation)), None)
 
-    def scale(self, count: int, grow: Callable[[int], ChildSpec] | None, now: float, grace_s: float) -> bool:
+    def scale(self, count: int, grow: Callable[[int], Slot | None], now: float, grace_s: float) -> bool:
         """`count` slots with a process: new ones come from `grow`, the last ones are stopped. False: cannot grow."""
-        if count > len(self.workers) and grow is None:
-            return False
-        while grow is not None and len(self.workers) < count:
-            self.workers.append(self._worker(grow(len(self.workers))))
+        while len(self.workers) < count:
+            slot = grow(len(self.workers))
+            if slot is None:
+                return False
+            self.workers.append(slot)
         for position, slot in enumerate(self.workers):
             if position >= count:
                 self.stop(slot, now, grace_s)

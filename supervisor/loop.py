@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from ..conf.paths import RunPaths
 from ..conf.settings import SupervisorSettings
 from ..wire.messages import Control, Drain, Drained, Serving
 from . import shutdown
+from .aims import Aim, MakeSpec
 from .channel import FromBroker
 from .children import Children
 from .exits import EndRecord, Exit, last_line
@@ -24,15 +26,16 @@ from .journal import Journal
 from .link import BrokerLink
 from .notify import Notifier
 from .nvml import start_readings
-from .orders import Grow, obey
+from .orders import obey
 from .policy import RUNNING
 from .probing import Probing
 from .process import ChildSpec
 from .publish import Published
 from .shutdown import Shutdown
-from .signals import Signals
+from .signals import Signals, has_terminal
 from .slots import Slot
 from .startup import Startup, Verdict
+from .swap import Swap
 
 SAME_WISH_S = 0.05
 """Two signals this close are one wish: `timeout` sends one to the process and one to its group."""
@@ -47,9 +50,9 @@ class Supervisor:
 
     `probe` runs once the broker serves; its exit code 0 makes the pool ready. Without one the pool is ready when the
     broker serves and a worker has loaded; without a broker, when every worker has. `on_serving` and `on_ready` get the
-    frontend's address, each once. `grow` makes the spec of one more slot, for `scale`. `paths` None: no state file,
-    logs on stderr. `stopped_max_s`: for how long a worker may be stopped by a signal. The run directory must have been claimed
-    before (`rundir.claim`).
+    frontend's address, each once. `aim` is what `workers` serve; `make` makes the spec of a slot for another aim, or of
+    one more slot. `paths` None: no state file, logs on stderr. `stopped_max_s`: for how long a worker may be stopped by a
+    signal. The run directory must have been claimed before (`rundir.claim`).
     """
 
     def __init__(
@@ -65,7 +68,8 @@ class Supervisor:
         stopped_max_s: float = 10.0,
         on_serving: Announce | None = None,
         on_ready: Announce | None = None,
-        grow: Grow | None = None,
+        make: MakeSpec | None = None,
+        aim: Aim = Aim(),  # noqa: B008 - frozen
     ) -> None:
         self._specs = (broker, tuple(workers), probe)
         self._settings = settings
@@ -73,7 +77,7 @@ class Supervisor:
         self._drain_timeout_s = drain_timeout_s
         self._on_serving = on_serving
         self._on_ready = on_ready
-        self._grow = grow
+        self._rollouts = (make, aim)
         self._paths = paths
         self._journal = Journal(paths.logs / "parent.log" if paths else None)
         self._startup = Startup()
@@ -106,7 +110,7 @@ class Supervisor:
                 self._link.close()
                 self._pool["state"] = "stopped"
                 self._notifier.stopping()
-                self._published.tell(self._pool, self._fleet, time.monotonic())
+                self._published.tell(self._pool, self._fleet, self._swap.brief(), time.monotonic())
         return self._shutdown.exit_code
 
     def _open(self) -> None:
@@ -116,9 +120,21 @@ class Supervisor:
         self._link = BrokerLink(self._selector, self._hear_broker, self._lose_channel)
         self._notifier = Notifier(os.environ)
         memory = start_readings([worker.device for worker in workers])
+        make, aim = self._rollouts
         self._fleet = Fleet(
-            broker, workers, self._settings, *self._limits_s, memory, self._children, self._link, self._journal, self._after_end
+            broker,
+            workers,
+            aim,
+            self._settings,
+            *self._limits_s,
+            memory,
+            self._children,
+            self._link,
+            self._journal,
+            self._after_end,
         )
+        self._swap = Swap(self._fleet, make, aim, self._drain_timeout_s, self._journal)
+        self._reloads_on_hangup = not has_terminal()
         self._probing = Probing(probe, self._children, self._after_probe) if probe else None
         self._pool["started_at"] = time.time()
         self._published = Published(self._link, self._paths, self._journal, self._notifier)
@@ -143,10 +159,11 @@ class Supervisor:
         if self._probing:
             self._probing.advance(now)
         self._check_ready()
+        self._swap.advance(now)
         self._go_down(now)
         if self._shutdown.stage in (shutdown.SERVING, shutdown.DRAINING):
             self._fleet.fill(now, broker=not self._shutdown.begun)
-        self._published.tell(self._pool, self._fleet, now)
+        self._published.tell(self._pool, self._fleet, self._swap.brief(), now)
         self._notifier.feed(self._link.answers if self._fleet.broker else now, now)
 
     # ---- what is heard ----------------------------------------------------------------------------------------------
@@ -154,7 +171,9 @@ class Supervisor:
     def _hear_signals(self) -> None:
         for number in self._signals.read():
             now = time.monotonic()
-            if not self._shutdown.begun:
+            if number == signal.SIGHUP and self._reloads_on_hangup:
+                self._obey(Control("reload", ticket="SIGHUP"), now)
+            elif not self._shutdown.begun:
                 self._asked_at = now
                 self._drain(now)
             elif now - self._asked_at >= SAME_WISH_S:
@@ -186,7 +205,8 @@ class Supervisor:
         elif control.command == "drain" and not control.argument:
             self._drains = True
         else:
-            done = not self._shutdown.begun and obey(self._fleet, control, self._grow, now, self._drain_timeout_s)
+            ready = self._startup.ready
+            done = not self._shutdown.begun and obey(self._fleet, self._swap, control, ready, now, self._drain_timeout_s)
         self._journal.note(f"command {control.command!r} {control.argument[:100]!r}" + ("" if done else " is not possible"))
 
     def _lose_channel(self, sentence: str) -> None:
@@ -202,6 +222,7 @@ class Supervisor:
     def _after_end(self, slot: Slot, record: EndRecord) -> None:
         if self._shutdown.begun:
             return
+        self._swap.ended(slot, record, time.monotonic())
         sentence = last_line(record.log_tail)
         if slot.is_broker:
             verdict = self._startup.broker_ended(record.exit, sentence)
@@ -268,6 +289,7 @@ class Supervisor:
         self._journal.note(stage)
         self._pool["state"] = "draining"
         self._notifier.stopping()
+        self._swap.cancel("the pool goes down", now)
         if self._probing:
             self._probing.stop()
         if stage == shutdown.DRAINING:
@@ -276,8 +298,8 @@ class Supervisor:
             for slot in self._fleet.workers:
                 self._fleet.stop(slot, now, self._drain_timeout_s + shutdown.STOP_WORKERS_S)
         elif stage == shutdown.STOPPING_BROKER:
-            for slot in self._fleet.workers:
-                if slot.child is not None:
+            for slot in self._fleet.slots:
+                if slot.child is not None and not slot.is_broker:
                     self._children.kill(slot.child)
             if self._fleet.broker is not None:
                 self._fleet.stop(self._fleet.broker, now, shutdown.STOP_BROKER_S)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..wire.messages import Control
 from .fleet import Fleet
-from .process import ChildSpec
+from .rollout import RELOAD, RESTART
+from .swap import Swap
 
-Grow = Callable[[int], ChildSpec]
 
-
-def obey(fleet: Fleet, control: Control, grow: Grow | None, now: float, grace_s: float) -> bool:
-    """`restart`, `drain` or `scale`. False: not possible, and nothing changed."""
+def obey(fleet: Fleet, swap: Swap, control: Control, ready: bool, now: float, grace_s: float) -> bool:
+    """`reload`, `restart` (of one, or of all), `drain` or `scale`. False: not possible, and nothing changed. `ready`: the pool
+    came up; before that there is nothing to replace."""
+    if control.command == "reload":
+        return ready and swap.begin(RELOAD, control.argument, control.ticket, now)
+    if control.command == "restart" and not control.argument:
+        return ready and swap.begin(RESTART, "", control.ticket, now)
     if control.command == "restart":
         return fleet.restart(control.argument, now, grace_s)
     if control.command == "drain":
         return fleet.drain(control.argument, now, grace_s)
     if control.command == "scale" and control.argument.isdecimal():
-        return fleet.scale(int(control.argument[:4]), grow, now, grace_s)
+        return fleet.scale(int(control.argument[:4]), swap.grow, now, grace_s)
     return False

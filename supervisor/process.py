@@ -32,7 +32,8 @@ class ChildSpec:
     """What to run: a module by name, with its arguments. `env` is added to the parent's environment.
 
     A worker also gets `--incarnation HEX --progress-fd N --ready-fd N`, the broker `--channel-fd N`, other kinds nothing. The
-    ready descriptor is a SOCK_SEQPACKET: what the parent had to tell waits there, a byte back says that the worker has loaded.
+    ready descriptor is a SOCK_SEQPACKET: what the parent had to tell waits there, a word back says that the worker has loaded,
+    and which version of the index.
     """
 
     kind: str
@@ -41,21 +42,28 @@ class ChildSpec:
     slot: int = -1
     device: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    lane: int = 0
+    """0 or 1: two processes that stand beside each other in one slot write to different logs."""
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.slot}" if self.slot >= 0 else self.kind
 
+    @property
+    def log_name(self) -> str:
+        return f"{self.name}{'b' if self.lane else ''}.log"
+
 
 class Child:
-    """A started process. `ours`: we asked it to end. `doom`: why we ended it, its own fault where it is `blamed`. `kill_at`: when
-    SIGKILL is due, for `late_doom`."""
+    """A started process. `said`: the version that it has loaded. `ours`: we asked it to end. `doom`: why we ended it, its own
+    fault where it is `blamed`. `kill_at`: when SIGKILL is due, for `late_doom`."""
 
     def __init__(self, process: subprocess.Popen[bytes], incarnation: str, log: Log) -> None:
         self.pid = process.pid
         self.pidfd = os.pidfd_open(process.pid)
         self.incarnation = incarnation
         self.ready_fd: int | None = None
+        self.said = ""
         self.progress_fd: int | None = None
         self.ours = False
         self.doom = ""

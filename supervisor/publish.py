@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..conf.paths import RunPaths
-from ..wire.messages import Slots
+from ..wire.messages import Rollout, Slots
 from .fleet import Fleet
 from .journal import Journal
 from .link import BrokerLink
@@ -28,26 +28,28 @@ class Published:
         self._mark: tuple[object, ...] = ()
         self.due_at: float | None = None
 
-    def tell(self, pool: Mapping[str, object], fleet: Fleet, now: float) -> None:
+    def tell(self, pool: Mapping[str, object], fleet: Fleet, rollout: Rollout, now: float) -> None:
         """The broker first. What a full disk did not take is written when there is room again."""
-        mark = (self._journal.trouble, *pool.values(), *(slot.mark() for slot in fleet.slots))
+        mark = (self._journal.trouble, rollout, *pool.values(), *(slot.mark() for slot in fleet.slots))
         news = mark != self._mark
         if news:
             self._mark = mark
-            self._tell_others(pool, fleet, now)
+            self._tell_others(pool, fleet, rollout, now)
         if not news and (self.due_at is None or now < self.due_at):
             return
         if self._file is not None:
-            self._file.write(document(pool, fleet.broker, fleet.workers))
+            self._file.write(document(pool, fleet.broker, fleet.workers, fleet.beside, rollout))
             self._journal.disk("the state file", self._file.failure)
             if not news and self._file.failure is None:
                 self._journal.note("wrote what a full disk had refused")
         self.due_at = now + WRITE_AGAIN_S if self._journal.trouble else None
         if self._journal.trouble != mark[0]:
             self._mark = (self._journal.trouble, *mark[1:])
-            self._tell_others(pool, fleet, now)
+            self._tell_others(pool, fleet, rollout, now)
 
-    def _tell_others(self, pool: Mapping[str, object], fleet: Fleet, now: float) -> None:
-        self._link.put(Slots(tuple(slot.brief(now) for slot in fleet.workers), self._journal.trouble))
+    def _tell_others(self, pool: Mapping[str, object], fleet: Fleet, rollout: Rollout, now: float) -> None:
+        """Of two slots of one number the one that serves stands first."""
+        slots = (*fleet.workers, *fleet.beside.values(), *fleet.retiring)
+        self._link.put(Slots(tuple(slot.brief(now) for slot in slots), self._journal.trouble, rollout))
         running = sum(slot.policy.state == RUNNING for slot in fleet.workers)
         self._notifier.status(f"{pool['state']}, {running} of {len(fleet.workers)} workers run")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..wire.messages import Gone, SlotBrief
+from .aims import Aim
 from .device_memory import MemoryWait, Reading
 from .exits import EndRecord
 from .policy import SlotPolicy
@@ -22,13 +23,18 @@ UNTOLD_IDS_MAX = 2048
 
 
 class Slot:
-    """`child`: its process, if it has one. `incarnation` stays readable after the end. `exits`: newest first.
+    """`child`: its process, if it has one. `incarnation` stays readable after the end. `exits`: newest first. `aim`: what the
+    next process is to serve; `serves`: what its process, or the last one, was started for; `version`: what its process has
+    loaded.
 
     `untold`: ends that the next process of the slot tells the broker, for one that heard nothing of them.
     """
 
-    def __init__(self, spec: ChildSpec, policy: SlotPolicy, watch_rules: WatchRules) -> None:
+    def __init__(self, spec: ChildSpec, policy: SlotPolicy, watch_rules: WatchRules, aim: Aim = Aim()) -> None:  # noqa: B008 - frozen
         self.spec = spec
+        self.aim = aim
+        self.serves: Aim | None = None
+        self.version = ""
         self.policy = policy
         self.child: Child | None = None
         self.incarnation = ""
@@ -72,9 +78,21 @@ class Slot:
             return f"is being ended: {self.child.doom}"
         return "is being stopped" if self.child.ours else self.watch.detail()
 
+    def aim_at(self, spec: ChildSpec, aim: Aim) -> None:
+        """What the next process here is."""
+        self.spec = replace(spec, lane=self.spec.lane)
+        self.aim = aim
+
+    def stands_beside(self, other: Slot) -> None:
+        """The same place: ends and starts are counted together, logs are not."""
+        self.spec = replace(self.spec, lane=1 - other.spec.lane)
+        self.exits = other.exits
+        self.starts = other.starts
+
     def took(self, child: Child, now: float) -> None:
         """A process was started here."""
         self.child = child
+        self.serves = self.aim
         self.started_at = now
         self.incarnation = child.incarnation
         self.starts += 1
@@ -86,6 +104,7 @@ class Slot:
     def lost(self, end: EndRecord, now: float) -> Gone:
         """Its process ended so; what others are to be told of it."""
         self.child = None
+        self.version = ""
         gone = Gone(end.incarnation, end.exit.reason[:REASON_MAX_CHARACTERS], end.exit.blame, end.running)
         kept = replace(gone, running=gone.running[:UNTOLD_IDS_MAX])
         self.untold = [kept, *[old for old in self.untold if old.blame and old.running][:1]]
@@ -108,4 +127,13 @@ class Slot:
 
     def mark(self) -> tuple[object, ...]:
         """Differs from before when somebody should be told."""
-        return self.policy.state, self.pid, self.incarnation, self.starts, len(self.exits), self.policy.due_at, self.detail
+        return (
+            self.policy.state,
+            self.pid,
+            self.incarnation,
+            self.starts,
+            len(self.exits),
+            self.policy.due_at,
+            self.detail,
+            self.version,
+        )

@@ -2,7 +2,9 @@
 
     {"pool":   {"pid", "frontend", "backend", "started_at", "state"},          state: starting, serving, draining, stopped
      "broker": {"pid", "state", "detail", "restarts", "last_exit", "exits"},   null where the parent has none
-     "slots":  [{"slot", "device", "state", "detail", "pid", "incarnation", "restarts", "last_exit", "exits"}]}
+     "slots":  [{"slot", "device", "state", "detail", "pid", "incarnation", "index_version", "restarts", "last_exit", "exits",
+                 "beside": {"state", "detail", "pid", "incarnation", "index_version"}}],   null but while it is replaced
+     "rollout": the last reload or restart of all, as `wire.messages.Rollout`}
 
 `detail` says what is unusual about a slot now ("stopped by a signal", "is being ended: hung in a batch for 31 s"), or nothing.
 
@@ -16,9 +18,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..wire.messages import Rollout
 from .exits import EndRecord
 from .slots import Slot
 
@@ -53,17 +57,27 @@ def _process_document(slot: Slot) -> dict[str, Any]:
     }
 
 
-def slot_document(slot: Slot) -> dict[str, Any]:
-    incarnation = slot.incarnation if slot.child else ""
-    return {"slot": slot.spec.slot, "device": slot.spec.device, "incarnation": incarnation, **_process_document(slot)}
+def slot_document(slot: Slot, beside: Slot | None = None) -> dict[str, Any]:
+    place = {"slot": slot.spec.slot, "device": slot.spec.device}
+    second = None
+    if beside is not None:
+        second = {"state": beside.policy.state, "detail": beside.detail, "pid": beside.pid, **_serving(beside)}
+    return {**place, **_serving(slot), **_process_document(slot), "beside": second}
 
 
-def document(pool: Mapping[str, Any], broker: Slot | None, slots: Iterable[Slot]) -> dict[str, Any]:
+def _serving(slot: Slot) -> dict[str, Any]:
+    return {"incarnation": slot.incarnation if slot.child else "", "index_version": slot.version}
+
+
+def document(
+    pool: Mapping[str, Any], broker: Slot | None, slots: Iterable[Slot], beside: Mapping[int, Slot], rollout: Rollout
+) -> dict[str, Any]:
     """The whole of state.json."""
     return {
         "pool": dict(pool),
         "broker": _process_document(broker) if broker else None,
-        "slots": [slot_document(slot) for slot in slots],
+        "slots": [slot_document(slot, beside.get(slot.spec.slot)) for slot in slots],
+        "rollout": asdict(rollout),
     }
 
 

@@ -207,6 +207,7 @@ _CHECKS: dict[str, Check] = {
     "Mapping[str, float]": _timings,
 }
 _CHECKS["Limits"] = _nested(messages.Limits)
+_CHECKS["Rollout"] = _nested(messages.Rollout)
 _CHECKS["tuple[SlotBrief, ...]"] = _list_of(_nested(messages.SlotBrief), IDS_MAX)
 _CHECKS["tuple[Gone, ...]"] = _list_of(_nested(messages.Gone), ENDS_MAX)
 

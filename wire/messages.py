@@ -208,11 +208,29 @@ class SlotBrief:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """The parent's last reload of the index, or restart of all workers. `ticket`: of the command that asked for it. `kind`:
+    reload or restart; `state`: loading, replacing, done or failed, "" where there was none; `told`: one sentence. `index`: the
+    folder; `before`, `after`: versions of it, "" while unknown."""
+
+    ticket: str = ""
+    kind: str = ""
+    state: str = ""
+    told: str = ""
+    replaced: int = 0
+    index: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Slots:
-    """Parent to broker: all slots as they are now. `trouble`: what the parent cannot do, such as write to a full disk."""
+    """Parent to broker: all slots as they are now; a number that comes twice has two processes, of which the first serves.
+    `trouble`: what the parent cannot do, such as write to a full disk."""
 
     slots: tuple[SlotBrief, ...] = ()
     trouble: str = ""
+    rollout: Rollout = Rollout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +248,11 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Broker to parent: an operator's command ("stop", ...) with its argument."""
+    """Broker to parent: an operator's command ("stop", ...) with its argument. `ticket`: by which its outcome is found again."""
 
     command: str
     argument: str = ""
+    ticket: str = ""
 
 
 # ---- the admin socket ----------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from ..conf.mapping import to_mapping
 from ..conf.paths import RunPaths, backend_endpoint, run_dir
 from ..conf.sentences import SentenceCommand
 from ..conf.settings import ConfigurationError, Settings
+from ..supervisor.aims import Aim
 from ..supervisor.loop import Supervisor
 from ..supervisor.process import WORKER, ChildSpec
 from ..wire import progress
@@ -63,18 +66,32 @@ def _run(config: str | None, flags: dict[str, Any]) -> int:
         os.environ.update({**thread_environment(threads), **os.environ})
         code = run_worker(settings, chosen[0], backend, -1, "", bytearray(progress.SIZE), None)
         return 2 if code == CONFIGURATION else code
-    specs = [_spec(settings, chosen[slot % len(chosen)], backend, slot, threads) for slot in range(count)]
+    aim = Aim(str(Path(settings.index.path).absolute()))
+
+    def make(slot: int, aim: Aim) -> ChildSpec:
+        return _spec(settings, aim, chosen[slot % len(chosen)], backend, slot, threads)
+
     return Supervisor(
-        specs,
+        [make(slot, aim) for slot in range(count)],
         settings=settings.supervisor,
         load_timeout_s=settings.worker.load_timeout_s,
         stopped_max_s=settings.broker.dead_after_s,
+        make=make,
+        aim=aim,
     ).run()
 
 
-def _spec(settings: Settings, device: str, backend: str, slot: int, threads: int) -> ChildSpec:
+def _spec(settings: Settings, aim: Aim, device: str, backend: str, slot: int, threads: int) -> ChildSpec:
+    settings = replace(settings, index=replace(settings.index, path=aim.index))
     args = ("--settings", json.dumps(to_mapping(settings)), "--device", device, "--backend", backend, "--slot", str(slot))
-    return ChildSpec(WORKER, "ragpool.worker.main", args, slot=slot, device=device, env=thread_environment(threads))
+    return ChildSpec(
+        WORKER,
+        "ragpool.worker.main",
+        (*args, "--index-version", aim.version),
+        slot=slot,
+        device=device,
+        env=thread_environment(threads),
+    )
 
 
 if __name__ == "__main__":

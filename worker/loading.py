@@ -31,22 +31,26 @@ WARM_UP = "what is the first question"
 log = logging.getLogger(__name__)
 
 
-def loader(settings: Settings, device: str, info: Register) -> Callable[[], Loaded]:
+def loader(settings: Settings, device: str, info: Register, version: str) -> Callable[[], Loaded]:
     """What the device thread runs first. It raises `ConfigurationError` for what only the operator can mend."""
-    return lambda: load(settings, device, info)
+    return lambda: load(settings, device, info, version)
 
 
-def load(settings: Settings, device: str, info: Register) -> Loaded:
-    """Index, model and engine on `device`, and proof that they answer."""
+def load(settings: Settings, device: str, info: Register, version: str = "") -> Loaded:
+    """Index, model and engine on `device`, and proof that they answer. `version`: the one wanted, if it is still there."""
     began = time.monotonic()
-    from ..index.encoder import load_index_encoder
-    from ..index.engine import load_engine
-    from ..index.store import open_index
+    from ..index.store import open_index, open_version
     from ..index.verify import verify_once
 
     check_honoured(settings)
-    index = open_index(settings.index.path)
+    index = open_version(settings.index.path, version) if version else open_index(settings.index.path)
     verify_once(index)
+    if version and index.version != version:
+        log.warning("version %s of the index %s is gone; this worker serves %s", version, settings.index.path, index.version)
+
+    from ..index.encoder import load_index_encoder  # behind the checks: a broken index is found before seconds of imports
+    from ..index.engine import load_engine
+
     manifest = index.manifest
     wanted = settings.worker
     encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)

@@ -34,7 +34,7 @@ class Loop:
         heartbeat_interval_s: float,
         progress: SharedBuffer,
         load: Callable[[], Loaded],
-        on_loaded: Callable[[], None],
+        on_loaded: Callable[[Register], None],
     ) -> None:
         self._backend = backend
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -121,7 +121,7 @@ class Loop:
             now = time.monotonic()
             if isinstance(outcome, Loaded):
                 self._perform(self._session.loaded(outcome.info, now))
-                self._on_loaded()
+                self._on_loaded(outcome.info)
             elif isinstance(outcome, Ended):
                 self._exit = Exit(outcome.code, outcome.sentence)
             else:

@@ -33,9 +33,11 @@ def run_worker(
     incarnation: str,
     buffer: progress.SharedBuffer,
     ready_fd: int | None,
+    index_version: str = "",
 ) -> int:
     """One worker until it drains or breaks; its exit code. The sentence for the operator goes to stderr. `ready_fd`: the line to
-    the supervisor, which tells there how those before us ended, and hears there that we have loaded."""
+    the supervisor, which tells there how those before us ended, and hears there that we have loaded, and which version.
+    `index_version`: the one that is wanted; "": whichever the index names now."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     info = Register(
         incarnation=incarnation or secrets.token_hex(8),
@@ -48,11 +50,12 @@ def run_worker(
         previous=ends_before(ready_fd) if ready_fd is not None else (),
     )
 
-    def on_loaded() -> None:
+    def on_loaded(loaded: Register) -> None:
         if ready_fd is not None:
-            os.write(ready_fd, b"1")
+            os.write(ready_fd, loaded.index_version.encode())
 
-    loop = Loop(backend, info, settings.broker.heartbeat_interval_s, buffer, loader(settings, device, info), on_loaded)
+    load = loader(settings, device, info, index_version)
+    loop = Loop(backend, info, settings.broker.heartbeat_interval_s, buffer, load, on_loaded)
     ended = loop.run()
     if ended.sentence:
         say(ended.sentence)
@@ -99,14 +102,22 @@ def leave(code: int) -> None:
 @click.option("--incarnation", default="")
 @click.option("--progress-fd", type=int)
 @click.option("--ready-fd", type=int)
+@click.option("--index-version", default="")
 def main(
-    settings_json: str, device: str, backend: str, slot: int, incarnation: str, progress_fd: int | None, ready_fd: int | None
+    settings_json: str,
+    device: str,
+    backend: str,
+    slot: int,
+    incarnation: str,
+    progress_fd: int | None,
+    ready_fd: int | None,
+    index_version: str,
 ) -> None:
     """A worker under a supervisor."""
     settings = from_mapping(json.loads(settings_json), "the supervisor")
     buffer: progress.SharedBuffer = bytearray(progress.SIZE) if progress_fd is None else mmap.mmap(progress_fd, progress.SIZE)
     try:
-        code = run_worker(settings, device, backend, slot, incarnation, buffer, ready_fd)
+        code = run_worker(settings, device, backend, slot, incarnation, buffer, ready_fd, index_version)
     except Exception:
         logging.getLogger(__name__).exception("the worker failed")
         code = exit_codes.FAILURE

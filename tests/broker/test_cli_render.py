@@ -35,7 +35,7 @@ def test_what_is_unusual_is_said() -> None:
     told["slots"][0].update(detail="stopped by a signal", last_exit=END, restarts=1)
     text = status_text(told)
     assert "trouble: the log cannot be written: full" in text
-    assert "restart of all workers: slot 0 is replaced, 1 to go" in text
+    assert "restart of the workers of other hosts: slot 0 is replaced, 1 to go" in text
     assert "the broker was restarted 2 times; last end: hung in a batch for 31 s" in text
     assert "slot 0 on cpu: running (stopped by a signal), 1 restarts" in text
     assert "its last words: in search" in text
@@ -48,6 +48,17 @@ def test_a_stack_says_where() -> None:
     told["slots"][0].update(last_exit={**END, "stack": stack, "log_tail": "Extension modules: numpy"}, restarts=1)
     assert 'it was at File "pipeline.py", line 7 in search; all stacks' in status_text(told)
     assert "Extension modules" not in status_text(told)
+
+
+def test_a_reload_and_what_loads_beside_a_worker_are_told() -> None:
+    told = status() | {"rollout": {"kind": "reload", "state": "loading", "told": "slot 0 gets a new process"}}
+    told["slots"][0].update(beside={"pid": 12, "state": "starting"})
+    text = status_text(told)
+    assert "reload: loading, slot 0 gets a new process" in text
+    assert "beside it process 12: starting" in text
+    down = without_broker({"rollout": {"kind": "restart", "state": "done", "told": "2 workers replaced"}, "slots": []})
+    assert "restart of all workers: done, 2 workers replaced" in status_text(down)
+    assert without_broker({"rollout": {"kind": ""}, "slots": []})["rollout"] is None
 
 
 def test_a_stopped_broker_is_not_said_to_come_back() -> None:

@@ -112,19 +112,24 @@ def test_the_parent_hears_that_the_loop_turns(world: World) -> None:
 
 
 class Restart:
-    """Two workers of our own, one of another host, one that nobody would start again; and the restart of all of them."""
+    """Two workers of our own, two of another host, one that nobody would start again; and the restart of all of them."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.joined = [successor(world, name, host=host, slot=slot) for name, host, slot in (("a", "h", 0), ("b", "h", 1))]
-        briefs = tuple(messages.SlotBrief(i, "cpu", "running", name) for i, name in enumerate("ab"))
-        world.perform(world.core.receive(PARENT, b"", messages.Slots(briefs), world.now))
-        self.far = successor(world, "far", host="g", slot=0)
+        for slot, name in enumerate("ab"):
+            successor(world, name, host="h", slot=slot)
+        self.hear_slots()
+        self.far = [successor(world, name, host="g", slot=slot) for slot, name in enumerate(("far", "off"))]
         successor(world, "alone", host="g")
         self.sent: list[object] = []
 
+    def hear_slots(self, **rollout: str) -> None:
+        briefs = tuple(messages.SlotBrief(i, "cpu", "running", name) for i, name in enumerate("ab"))
+        slots = messages.Slots(briefs, rollout=messages.Rollout(**rollout))
+        self.world.perform(self.world.core.receive(PARENT, b"", slots, self.world.now))
+
     def begin(self) -> None:
-        self.perform(obey(self.world.core, "restart", "", True, self.world.now))
+        self.perform(obey(self.world.core, "restart", "", True, self.world.now, "ticket"))
 
     def turn(self) -> None:
         self.perform(roll(self.world.core, True, self.world.now))
@@ -144,37 +149,47 @@ class Restart:
         )
 
 
-def test_a_restart_of_all_goes_on_only_when_the_successor_is_ready(world: World) -> None:
+def test_a_restart_of_all_is_the_parents_for_its_own_and_told_to_others_one_at_a_time(world: World) -> None:
     restart = Restart(world)
     restart.begin()
-    first, second = restart.joined
-    assert restart.sent == [Control("restart", "0")]
+    assert restart.sent == [messages.Drain(again=True), Control("restart", "", "ticket")]
     restart.turn()
-    restart.replace(first, "a2", host="h", slot=0)
-    assert restart.sent == [Control("restart", "0")], "one at a time, and not while the next loads"
+    restart.replace(restart.far[0], "far2", host="g", slot=0)
+    assert len(restart.sent) == 2, "not while the next loads"
     restart.turn()
-    briefs = tuple(messages.SlotBrief(i, "cpu", "running", name) for i, name in enumerate(("a2", "b")))
-    assert restart.sent[1:] == [Control("restart", "1")]
-    world.perform(world.core.receive(PARENT, b"", messages.Slots(briefs), world.now))
-    restart.replace(second, "b2", host="h", slot=1)
-    restart.turn()
-    assert restart.sent[2:] == [messages.Drain(again=True)], "one of another host is told by itself"
-    restart.replace(restart.far, "far2", host="g", slot=0)
+    assert restart.sent[2:] == [messages.Drain(again=True)]
+    restart.replace(restart.far[1], "off2", host="g", slot=1)
     restart.turn()
     assert world.core.rolling.told == "done"
     assert not world.core.rolling.active
     assert len(restart.sent) == 3, "one that nobody would start again is left alone"
 
 
-def test_a_restart_of_all_stops_when_one_does_not_come_back(world: World) -> None:
+def test_a_restart_of_others_stops_when_one_does_not_come_back(world: World) -> None:
     restart = Restart(world)
     restart.begin()
-    world.perform(world.core.lost(WORKER, restart.joined[0].peer, world.now))
+    world.perform(world.core.lost(WORKER, restart.far[0].peer, world.now))
     world.now += 661.0
     restart.turn()
-    assert world.core.rolling.told == "given up: slot 0 did not come back, 2 were left alone"
+    assert world.core.rolling.told == "given up: slot 0 did not come back, 1 were left alone"
     restart.turn()
-    assert len(restart.sent) == 1
+    assert len(restart.sent) == 2
+
+
+@pytest.mark.parametrize("command", ["reload", "restart"])
+def test_one_rollout_at_a_time(world: World, command: str) -> None:
+    restart = Restart(world)
+    restart.hear_slots(kind="reload", state="loading", told="slot 0 gets a new process")
+    with pytest.raises(BadRequest, match="a reload is under way: slot 0 gets a new process"):
+        obey(world.core, command, "", True, world.now)
+    assert not world.core.rolling.active
+    restart.hear_slots(kind="reload", state="failed", told="no luck")
+    assert obey(world.core, "reload", "/i", True, world.now, "t")[-1].record == Control("reload", "/i", "t")
+    with pytest.raises(BadRequest, match="no supervisor"):
+        obey(world.core, "reload", "/i", False, world.now)
+    world.core.draining = True
+    with pytest.raises(BadRequest, match="drains"):
+        obey(world.core, command, "", True, world.now)
 
 
 def test_a_restart_of_all_needs_somebody_to_restart(world: World) -> None:

@@ -63,6 +63,7 @@ class Pool:
         stopped_max_s: float = 10.0,
         readings: str = "",
         device: str = "cpu",
+        stdin: int = subprocess.DEVNULL,
         **settings: float,
     ) -> Pool:
         def child(kind: str, module: str, args: list[str], slot: int = -1) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class Pool:
         self.err_file = plan_file.with_suffix(".err")
         with self.out_file.open("w") as out, self.err_file.open("w") as err:
             command = [sys.executable, str(CHILDREN / "parent.py"), str(plan_file)]
-            self.parent = subprocess.Popen(command, stdout=out, stderr=err, text=True)
+            self.parent = subprocess.Popen(command, stdin=stdin, stdout=out, stderr=err, text=True)
         return self
 
     def ready(self) -> Pool:

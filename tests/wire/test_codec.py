@@ -22,6 +22,9 @@ LIMITS = st.builds(messages.Limits, INT64, INT64, INT64, INT64)
 SLOT = st.builds(messages.SlotBrief, INT64, TEXT, TEXT, TEXT, FINITE)
 GONE = st.builds(messages.Gone, TEXT, TEXT, st.booleans(), st.lists(IDS, max_size=3).map(tuple))
 
+ROLLOUT = st.builds(
+    messages.Rollout, ticket=TEXT, kind=TEXT, state=TEXT, told=TEXT, replaced=INT64, index=TEXT, before=TEXT, after=TEXT
+)
 BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "str": TEXT,
     "int": INT64,
@@ -29,6 +32,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "float": FINITE,
     "bytes": st.binary(max_size=60),
     "Limits": LIMITS,
+    "Rollout": ROLLOUT,
     "Mapping[str, float]": st.dictionaries(TEXT, FINITE, max_size=5),
     "tuple[int, ...]": st.lists(INT64, max_size=5).map(tuple),
     "tuple[bytes, ...]": st.lists(IDS, max_size=5).map(tuple),

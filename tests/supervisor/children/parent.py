@@ -8,6 +8,7 @@ from pathlib import Path
 from ragpool.conf.paths import RunPaths
 from ragpool.conf.settings import ConfigurationError, SupervisorSettings
 from ragpool.supervisor import loop, rundir
+from ragpool.supervisor.aims import Aim
 from ragpool.supervisor.device_memory import Reading
 from ragpool.supervisor.loop import Supervisor
 from ragpool.supervisor.process import ChildSpec
@@ -37,8 +38,13 @@ def main() -> int:
     def say(word: str, address: str) -> None:
         print(word, address, flush=True)
 
-    def grow(slot: int) -> ChildSpec:
-        return spec({**plan["workers"][0], "slot": slot})
+    def make(slot: int, aim: Aim) -> ChildSpec:
+        """A worker serves its first words, or what the folder that it is to serve says instead."""
+        fields = {**plan["workers"][slot if slot < len(plan["workers"]) else 0], "slot": slot}
+        if aim.index != "first":
+            behaviour, _, argument = Path(aim.index).read_text().partition(" ")
+            fields["args"] = [behaviour, argument, *fields["args"][-2:]]
+        return spec(fields)
 
     if plan["readings"]:
         loop.start_readings = lambda devices: ReadingsFile(Path(plan["readings"]))
@@ -53,7 +59,8 @@ def main() -> int:
         stopped_max_s=plan["stopped_max_s"],
         on_serving=lambda address: say("serving", address),
         on_ready=lambda address: say("ready", address),
-        grow=grow,
+        make=make,
+        aim=Aim("first", "1"),
     )
     try:
         with rundir.claim(paths):

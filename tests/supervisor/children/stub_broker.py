@@ -44,6 +44,13 @@ def main() -> None:
     with open(given.heard, "a") as heard:
         while data := channel.recv(1 << 20):
             record = decode_datagram(data, FROM_PARENT)
+            commands = given.heard + ".commands"
+            if os.path.exists(commands):
+                with open(commands) as file:
+                    wanted = json.load(file)
+                os.unlink(commands)
+                for command, argument in wanted:
+                    channel.send(encode_datagram(Control(command, argument)))
             if isinstance(record, Ping):
                 if given.behaviour != "hangs" or not first_time(given.heard + ".marker"):
                     channel.send(encode_datagram(Pong("epoch")))
@@ -54,13 +61,6 @@ def main() -> None:
             heard.flush()
             if isinstance(record, Drain) and given.behaviour != "never_drained":
                 channel.send(encode_datagram(Drained()))
-            commands = given.heard + ".commands"
-            if os.path.exists(commands):
-                with open(commands) as file:
-                    wanted = json.load(file)
-                os.unlink(commands)
-                for command, argument in wanted:
-                    channel.send(encode_datagram(Control(command, argument)))
 
 
 if __name__ == "__main__":

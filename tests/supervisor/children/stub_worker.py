@@ -21,6 +21,20 @@ def serve(given: argparse.Namespace) -> None:
     signal.pause()
 
 
+def serve_version(given: argparse.Namespace) -> None:
+    os.write(given.ready_fd, given.argument.encode())
+    signal.pause()
+
+
+def serve_once_there(given: argparse.Namespace) -> None:
+    """PATH:VERSION; loads until there is such a file."""
+    path, _, version = given.argument.partition(":")
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    os.write(given.ready_fd, version.encode())
+    signal.pause()
+
+
 def fail(given: argparse.Namespace) -> None:
     print("first words\n" + given.argument.partition(":")[2], file=sys.stderr)
     sys.exit(int(given.argument.partition(":")[0]))

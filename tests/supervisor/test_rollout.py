@@ -1,0 +1,170 @@
+"""New processes for all slots: what is next, for slots as they are. Literal looks in, actions out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ragpool.supervisor.policy import BACKOFF, QUARANTINED, RUNNING, STARTING, STOPPED
+from ragpool.supervisor.rollout import (
+    DONE,
+    FAILED,
+    LOADING,
+    RELOAD,
+    REPLACING,
+    RESTART,
+    Abandon,
+    Commit,
+    Open,
+    Place,
+    Promote,
+    Rollout,
+)
+
+OLD = Place(0, RUNNING, serves=0, version="v1")
+
+
+def places(count: int = 2, **first: object) -> list[Place]:
+    """All slots run the old version, but for what `first` says of slot 0."""
+    return [replace(OLD, **first), *(replace(OLD, number=number) for number in range(1, count))]
+
+
+def reload(index: str = "new") -> Rollout:
+    return Rollout(RELOAD, 1, index, ("old", "v1"))
+
+
+def new(number: int, **how: object) -> Place:
+    return replace(Place(number, RUNNING, serves=1, version="v2"), **how)
+
+
+def test_a_reload_beside_the_old_processes_from_beginning_to_end() -> None:
+    rollout = reload()
+    assert rollout.advance(places()) == [Open(0)]
+    assert rollout.advance(places(beside=STARTING)) == []
+    assert rollout.state == LOADING
+    assert rollout.advance(places(beside=RUNNING, beside_version="v2")) == [Commit("v2"), Promote(0)]
+    assert rollout.state == REPLACING
+    assert rollout.advance([new(0, retiring=True), replace(OLD, number=1)]) == [], "the old one is not gone"
+    assert rollout.advance([new(0), replace(OLD, number=1)]) == [Open(1)]
+    last = replace(OLD, number=1, beside=RUNNING, beside_version="v2")
+    assert rollout.advance([new(0), last]) == [Promote(1)]
+    assert rollout.advance([new(0), new(1, retiring=True)]) == []
+    assert rollout.advance([new(0), new(1)]) == []
+    assert (rollout.state, rollout.told) == (DONE, "v1 -> v2, 2 workers replaced")
+
+
+def test_without_room_the_old_process_goes_first() -> None:
+    rollout = reload()
+    assert rollout.advance(places()) == [Open(0)]
+    assert rollout.advance(places()) == [], "it drains"
+    assert rollout.advance(places(state=STARTING, serves=1, version="")) == []
+    assert rollout.advance(places(serves=1, version="v2")) == [Commit("v2")]
+    assert rollout.advance([new(0), replace(OLD, number=1)]) == [Open(1)]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_first_process_that_fails_is_tried_twice(failures: int) -> None:
+    rollout = reload()
+    rollout.advance(places())
+    said = [rollout.failed(0, "no luck", hopeless=False) for _ in range(failures)]
+    assert said == [[], [Abandon(0)]][:failures]
+    assert (rollout.state, rollout.active) == ((LOADING, True) if failures == 1 else (FAILED, False))
+    assert rollout.told.startswith("slot 0 is tried again: no luck" if failures == 1 else "no luck; version v1 serves on")
+    assert rollout.advance(places()) == []
+
+
+def test_what_no_second_try_can_mend_ends_it_at_once() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    assert rollout.failed(0, "the index is damaged", hopeless=True) == [Abandon(0)]
+    assert rollout.told == "the index is damaged; version v1 serves on"
+
+
+def test_once_the_version_is_known_a_failure_is_the_policys_business_until_it_gives_up() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    rollout.advance(places(beside=RUNNING, beside_version="v2"))
+    rollout.advance([new(0), replace(OLD, number=1)])
+    for _ in range(4):
+        assert rollout.failed(1, "no luck", hopeless=False) == []
+    assert rollout.failed(1, "no luck", hopeless=True) == [Abandon(1)]
+    assert rollout.state == FAILED
+    assert "1 workers were replaced" in rollout.told
+
+
+def test_failures_elsewhere_are_not_its_own() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    assert rollout.failed(1, "an old one crashed", hopeless=True) == []
+    assert rollout.active
+
+
+def test_a_reload_of_what_is_served_already_replaces_nobody() -> None:
+    rollout = reload("old")
+    rollout.advance(places())
+    assert rollout.advance(places(beside=RUNNING, beside_version="v1")) == [Abandon(0)]
+    assert rollout.state == DONE
+    assert "nothing to replace" in rollout.told
+    drained_first = reload("old")
+    drained_first.advance(places())
+    assert drained_first.advance(places(serves=1)) == [Commit("v1")], "so that a respawn is pinned to it again"
+    assert drained_first.state == DONE
+
+
+def test_a_restart_replaces_also_what_stays_the_same() -> None:
+    rollout = Rollout(RESTART, 1, "old", ("old", "v1"))
+    rollout.advance(places(1))
+    assert rollout.advance(places(1, beside=RUNNING, beside_version="v1")) == [Commit("v1"), Promote(0)]
+    rollout.advance([new(0, version="v1")])
+    assert rollout.told == "1 worker replaced, version v1"
+
+
+@pytest.mark.parametrize("gone", [places(dismissed=True, state=STOPPED, serves=None, beside=STARTING), places()[1:]])
+def test_a_slot_that_an_operator_takes_away_is_passed_over(gone: list[Place]) -> None:
+    rollout = reload()
+    rollout.advance(places())
+    rollout.advance(places(beside=STARTING))
+    assert rollout.advance(gone) == [Abandon(0)]
+    assert rollout.advance([place for place in gone if not place.dismissed]) == [Open(1)]
+
+
+def test_an_old_process_that_ends_comes_back_as_it_was_until_the_new_version_is_known() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    crashed = places(state=BACKOFF, serves=None, version="", beside=STARTING)
+    assert rollout.advance(crashed) == []
+    rollout = reload()
+    rollout.advance(places())
+    rollout.advance(places(beside=RUNNING, beside_version="v2"))
+    rollout.advance([new(0), replace(OLD, number=1)])
+    orphaned = replace(OLD, number=1, state=BACKOFF, serves=None, version="", beside=STARTING)
+    assert rollout.advance([new(0), orphaned]) == [Promote(1)], "there is nobody to stand beside"
+    assert rollout.advance([new(0), new(1, state=STARTING, version="")]) == []
+    assert rollout.advance([new(0), new(1)]) == []
+    assert rollout.state == DONE
+
+
+def test_those_that_respawn_with_the_new_version_need_nothing_more() -> None:
+    rollout = reload()
+    rollout.advance(places(3))
+    rollout.advance(places(3, beside=RUNNING, beside_version="v2"))
+    after = [new(0), new(1, state=STARTING, version=""), replace(OLD, number=2)]
+    assert rollout.advance(after) == [Open(2)]
+
+
+def test_running_slots_are_tried_first_and_broken_ones_if_there_are_no_others() -> None:
+    broken = places(state=QUARANTINED, serves=None, version="")
+    assert reload().advance(broken) == [Open(1)]
+    assert reload().advance(broken[:1]) == [Open(0)]
+    nobody = reload()
+    assert nobody.advance([]) == []
+    assert nobody.state == FAILED
+    assert "there is no worker that could try it" in nobody.told
+
+
+def test_the_end_of_the_pool_is_its_end_too() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    assert rollout.cancel("the pool goes down") == [Abandon(0)]
+    assert rollout.cancel("the pool goes down") == []
+    assert rollout.told == "the pool goes down; version v1 serves on"
