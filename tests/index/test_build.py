@@ -16,9 +16,10 @@ from ragpool.index.build_passages import READING
 from ragpool.index.demo import demo_index_dir, demo_rows
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.errors import CorpusError, IndexUnusable, ModelUnusable
-from ragpool.index.manifest import read_manifest
+from ragpool.index.manifest import read_manifest, write_manifest
 from ragpool.index.staging import LOCK, STAGING, staging
-from ragpool.index.store import open_index
+from ragpool.index.store import open_index, open_version
+from ragpool.index.verify import verify_files
 
 Jsonl = Callable[..., Path]
 
@@ -183,6 +184,30 @@ def test_an_older_version_stays_while_somebody_has_it_open(jsonl: Jsonl, tmp_pat
     assert not old_files & names(out)
     assert names(out) == {"manifest.json", LOCK} | {entry.name for entry in last.files.values()}
     assert new.version != last.version
+
+
+@pytest.mark.usefixtures("hashing")
+def test_a_replaced_version_can_be_opened_again_while_somebody_has_it(jsonl: Jsonl, tmp_path: Path) -> None:
+    """A worker that comes back before anybody said `reload` serves what the others do."""
+    out = tmp_path / "out"
+    old = build_index([jsonl(rows(1, 2))], out).manifest
+    assert open_version(out, old.version).version == old.version
+    held = open_index(out)
+    new = build_index([jsonl(rows(3), "new.jsonl")], out).manifest
+    with open_version(out, old.version) as again:
+        assert (again.version, again.count, again.passages.get(0)["id"]) == (old.version, 2, "1")
+        assert verify_files(again)
+    assert open_version(out, new.version).version == new.version
+    (out / "manifest.json").write_text("{")
+    assert open_version(out, old.version).version == old.version, "also beside a new one that is broken"
+    with pytest.raises(IndexUnusable):
+        open_version(out, new.version)
+    write_manifest(out, new)
+    held.close()
+    del held, again
+    build_index([jsonl(rows(4), "last.jsonl")], out)
+    assert not [name for name in names(out) if old.version in name]
+    assert open_version(out, old.version).passages.get(0)["id"] == "4", "what is there, where it is gone"
 
 
 @pytest.mark.usefixtures("hashing")
