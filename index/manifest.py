@@ -147,15 +147,16 @@ def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) 
     return manifest
 
 
-def check_manifest(directory: str | os.PathLike[str]) -> None:
-    """Whether every field of the manifest is as it was written. Raises `IndexDamaged`, or as `read_manifest`."""
+def check_manifest(directory: str | os.PathLike[str], version: str) -> None:
+    """Whether every field of that version's manifest is as it was written. Raises `IndexDamaged`, or as `read_manifest`."""
     folder = Path(directory)
-    fields = json.loads(_read(folder))
+    name = kept_name(version) if (folder / kept_name(version)).exists() else MANIFEST_NAME
+    fields = json.loads(_read(folder, name))
     written = fields.pop(CHECKSUM, None)
     if written is None and "search" not in fields:  # by a version that wrote neither
         return
     if written != _checksum(fields):
-        raise IndexDamaged(f"the index {folder} is damaged: {MANIFEST_NAME} does not have the checksum it says itself")
+        raise IndexDamaged(f"the index {folder} is damaged: {name} does not have the checksum it says itself")
 
 
 def _checksum(fields: Mapping[str, object]) -> str:

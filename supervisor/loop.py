@@ -261,7 +261,9 @@ class Supervisor:
         self._startup.ready = True
         self._pool["state"] = "serving"
         self._journal.note("ready")
-        self._published.tell(self._pool, self._fleet, time.monotonic())  # whoever hears `ready` finds it in state.json too
+        self._published.tell(
+            self._pool, self._fleet, self._swap.brief(), time.monotonic()
+        )  # whoever hears `ready` finds it in state.json too
         self._notifier.ready()
         self._announce(self._on_ready)
 
