@@ -171,7 +171,7 @@ def _run(spec: ChildSpec, most_s: float = math.inf) -> int:
 
 def _supervisor(settings: Settings, version: str, paths: RunPaths, summary: str) -> Supervisor:
     as_json = json.dumps(to_mapping(settings))
-    aim = Aim(settings.index.path, version)
+    aim = Aim(settings.index.path, version, folder=os.path.realpath(settings.index.path))
 
     def make(slot: int, aim: Aim) -> ChildSpec:
         return worker_spec(settings, aim, paths.backend, slot)
@@ -193,7 +193,7 @@ def _supervisor(settings: Settings, version: str, paths: RunPaths, summary: str)
 
 def worker_spec(settings: Settings, aim: Aim, backend: str, slot: int) -> ChildSpec:
     """The worker of `slot`, serving what it is to: devices in turn, and its share of the cores."""
-    settings = replace(settings, index=replace(settings.index, path=aim.index))
+    settings = replace(settings, index=replace(settings.index, path=aim.folder or aim.index))
     device = settings.pool.devices[slot % len(settings.pool.devices)]
     threads = max(1, usable_cores() // max(1, settings.pool.workers))
     return ChildSpec(

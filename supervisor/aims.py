@@ -10,12 +10,14 @@ from .process import ChildSpec
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """`index`: a folder; `version`: which version of it, "" for whichever its manifest names. `number`: of the rollout that wants
-    it; 0 from the start."""
+    """`index`: a folder as it was named; `folder`: where that led when it was decided, for it may be a link that somebody turns.
+    `version`: which version is wanted, "" for whichever the manifest names. `number`: of the rollout that wants it; 0 from the
+    start."""
 
     index: str = ""
     version: str = ""
     number: int = 0
+    folder: str = ""
 
 
 MakeSpec = Callable[[int, Aim], ChildSpec]

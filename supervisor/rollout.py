@@ -186,7 +186,7 @@ class Rollout:
     def _give_up(self, sentence: str) -> list[Action]:
         serves = f"version {self.before[1]} serves on" if self.before[1] else "what was there serves on"
         if self.state == REPLACING:
-            serves = f"{self.replaced} workers were replaced, the rest is as it was and follows when it is started again"
+            serves = f"{_workers(self.replaced)} replaced, the rest is as it was and follows when it is started again"
         self.state = FAILED
         self.told = f"{sentence}; {serves}"
         opened, self._open = self._open, None
@@ -198,7 +198,11 @@ class Rollout:
         return actions
 
     def _success(self) -> str:
-        workers = f"{self.replaced} worker{'s' if self.replaced != 1 else ''} replaced"
+        workers = f"{_workers(self.replaced)} replaced"
         if self.kind == RESTART:
             return f"{workers}, version {self.version}"
         return f"{self.before[1] or 'unknown'} -> {self.version}, {workers}"
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

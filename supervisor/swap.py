@@ -6,6 +6,7 @@ except in the slot that tries the new one before anybody has loaded it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from ..wire import messages
@@ -26,12 +27,12 @@ class Swap:
     `grace_s`: what a worker gets to finish what it holds."""
 
     def __init__(self, fleet: Fleet, make: MakeSpec | None, wanted: Aim, grace_s: float, journal: Journal) -> None:
-        self.wanted = wanted
+        self.wanted = replace(wanted, folder=os.path.realpath(wanted.index) if wanted.index else "")
         self._fleet = fleet
         self._make = make
         self._grace_s = grace_s
         self._journal = journal
-        self._aim = wanted
+        self._aim = self.wanted
         self._rollout: Rollout | None = None
         self._ticket = ""
         self._told = ""
@@ -41,10 +42,14 @@ class Swap:
         possible."""
         if self._make is None or (self._rollout is not None and self._rollout.active):
             return False
-        before = (self.wanted.index, self.wanted.version)
+        before = (self.wanted.folder, self.wanted.version)
         number = self._aim.number + 1
-        self._aim = Aim(index or self.wanted.index, "" if kind == RELOAD else self.wanted.version, number)
-        self._rollout = Rollout(kind, number, self._aim.index, before)
+        if kind == RELOAD:
+            named = index or self.wanted.index
+            self._aim = Aim(named, "", number, os.path.realpath(named) if named else "")
+        else:
+            self._aim = replace(self.wanted, number=number)
+        self._rollout = Rollout(kind, number, self._aim.folder, before)
         self._ticket = ticket
         self.advance(now)
         return True
@@ -93,7 +98,12 @@ class Swap:
         if self.wanted.version:
             return
         for slot in self._fleet.workers:
-            if slot.policy.state == RUNNING and slot.version and slot.serves == self.wanted:
+            if (
+                slot.policy.state == RUNNING
+                and slot.version
+                and slot.serves is not None
+                and slot.serves.number == self.wanted.number
+            ):
                 self._want(replace(self.wanted, version=slot.version))
                 return
 
@@ -135,7 +145,7 @@ class Swap:
             return
         number, spec = slot.spec.slot, self._make(slot.spec.slot, self._aim)
         if slot.child is None or has_room(slot.child.pid, slot.spec.device, slot.reading):
-            self._journal.note(f"{slot.name}: a new process for {self._aim.index or 'the index'} starts beside it")
+            self._journal.note(f"{slot.name}: a new process for {self._aim.folder or 'the index'} starts beside it")
             self._fleet.open_beside(slot, spec, self._aim, now)
             return
         others = sum(other.policy.state == RUNNING for other in self._fleet.workers if other is not slot)
@@ -160,7 +170,7 @@ class Swap:
     def _abandon(self, action: Abandon, now: float) -> None:
         slot = self._slot(action.place)
         self._fleet.leave_beside(action.place, now, self._grace_s)
-        if slot is None or self._make is None or slot.aim == self.wanted:
+        if slot is None or self._make is None or slot.aim.number == self.wanted.number:
             return
         slot.aim_at(self._make(action.place, self.wanted), self.wanted)
         if not _is_dismissed(slot):

@@ -66,7 +66,8 @@ def _run(config: str | None, flags: dict[str, Any]) -> int:
         os.environ.update({**thread_environment(threads), **os.environ})
         code = run_worker(settings, chosen[0], backend, -1, "", bytearray(progress.SIZE), None)
         return 2 if code == CONFIGURATION else code
-    aim = Aim(str(Path(settings.index.path).absolute()))
+    named = str(Path(settings.index.path).absolute())
+    aim = Aim(named, folder=os.path.realpath(named))
 
     def make(slot: int, aim: Aim) -> ChildSpec:
         return _spec(settings, aim, chosen[slot % len(chosen)], backend, slot, threads)
@@ -82,7 +83,7 @@ def _run(config: str | None, flags: dict[str, Any]) -> int:
 
 
 def _spec(settings: Settings, aim: Aim, device: str, backend: str, slot: int, threads: int) -> ChildSpec:
-    settings = replace(settings, index=replace(settings.index, path=aim.index))
+    settings = replace(settings, index=replace(settings.index, path=aim.folder or aim.index))
     args = ("--settings", json.dumps(to_mapping(settings)), "--device", device, "--backend", backend, "--slot", str(slot))
     return ChildSpec(
         WORKER,

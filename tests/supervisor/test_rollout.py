@@ -89,7 +89,7 @@ def test_once_the_version_is_known_a_failure_is_the_policys_business_until_it_gi
         assert rollout.failed(1, "no luck", hopeless=False) == []
     assert rollout.failed(1, "no luck", hopeless=True) == [Abandon(1)]
     assert rollout.state == FAILED
-    assert "1 workers were replaced" in rollout.told
+    assert "no luck; 1 worker replaced, the rest is as it was" in rollout.told
 
 
 def test_failures_elsewhere_are_not_its_own() -> None:

@@ -69,6 +69,7 @@ class Pool:
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
                 [str(BIN / "rag-broker"), "start", "--frontend", self.url, "--run-dir", str(self.run_dir), *flags],
+                stdin=subprocess.DEVNULL,  # no terminal: SIGHUP is a reload
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

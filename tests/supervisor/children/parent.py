@@ -42,7 +42,7 @@ def main() -> int:
         """A worker serves its first words, or what the folder that it is to serve says instead."""
         fields = {**plan["workers"][slot if slot < len(plan["workers"]) else 0], "slot": slot}
         if aim.index != "first":
-            behaviour, _, argument = Path(aim.index).read_text().partition(" ")
+            behaviour, _, argument = Path(aim.folder).read_text().partition(" ")
             fields["args"] = [behaviour, argument, *fields["args"][-2:]]
         return spec(fields)
 
