@@ -168,3 +168,12 @@ def test_the_end_of_the_pool_is_its_end_too() -> None:
     assert rollout.cancel("the pool goes down") == [Abandon(0)]
     assert rollout.cancel("the pool goes down") == []
     assert rollout.told == "the pool goes down; version v1 serves on"
+
+
+def test_a_slot_whose_process_still_leaves_for_an_operator_is_not_tried() -> None:
+    leaving = places(state=STOPPED, dismissed=True)
+    rollout = reload()
+    assert rollout.advance(leaving) == [Open(1)]
+    rollout.advance([leaving[0], replace(OLD, number=1, beside=RUNNING, beside_version="v2")])
+    assert rollout.advance([leaving[0], new(1)]) == []
+    assert rollout.state == DONE
