@@ -18,7 +18,7 @@ DATA   ?=
 BENCH  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-kills chaos lint types format bench bench-broker bench-scheduling bench-index bench-passages bench-memory clean
+.PHONY: help setup demo test test-long test-kills chaos lint types format bench bench-broker bench-scheduling bench-index bench-passages bench-memory bench-reload clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ bench-passages: $(READY)  ## Microseconds for passages of random rows and of ids
 
 bench-memory: $(READY)  ## Peak memory of builds of 50,000 and 500,000 rows
 	$(BIN)/python benchmarks/build_memory.py
+
+bench-reload: $(READY)  ## 20 reloads under load between two indexes with different answers
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/reload.py
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) $(BENCH_VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
