@@ -22,7 +22,7 @@ FULL = 2.0
 """Batches for each idle worker from which on they are full ones: sharing a long queue makes small batches, and it longer.
 At 1 the pool shares too late, above 2 too early (`benchmarks/scheduling.py`, two seeds)."""
 
-OVERDUE = 0.5
+OVERDUE = 1.0
 """Of a batch time: whoever should have been free so long ago stands still, as far as anybody can tell, and is not free soon."""
 
 PARKING_WORTH = 0.01

@@ -68,8 +68,8 @@ def test_one_that_should_have_been_free_long_ago_shares_in_nothing() -> None:
     load(stalled, 0.0)
     lineup = lineup_of(idle, stalled)
     assert lineup.batch_size(4, 4 * COST, 1.0) == 2
-    assert lineup.batch_size(4, 4 * COST, 2.2) == 2
-    assert lineup.batch_size(4, 4 * COST, 2.3) == 4, "half of the 2.5 s that these four would take have passed"
+    assert lineup.batch_size(4, 4 * COST, 3.4) == 2
+    assert lineup.batch_size(4, 4 * COST, 3.6) == 4, "the 2.5 s that these four would take have passed"
 
 
 def test_a_full_batch_is_parked_where_it_starts_soonest_and_only_while_nobody_is_idle() -> None:
