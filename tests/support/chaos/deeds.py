@@ -22,7 +22,7 @@ KILLED_S, SILENT_S, REMOTE_S = 0.2, 12.0, 0.5
 LEFT_S = 3.0
 """How long after the parent's end its processes may live."""
 STUCK_MORE_S = 2.0
-SETTLE_S = 60.0
+SETTLE_S, REJOINED_S = 60.0, 10.0
 LOOK_S = 0.05
 RUSH_AFTER_S, RUSH = 3.0, 48
 """A fault that waits for a batch in one worker gets this many questions to help it, each so many seconds."""
@@ -153,8 +153,10 @@ def told_since(
 
 
 def settle(world: World) -> None:
-    """Wait until what piled up is answered: two outages of a minute in a row would be more than any request can wait for."""
+    """Wait until what piled up is answered: two outages of a minute in a row would be more than any request can wait for. Clients
+    take some seconds to find another broker and ask it again."""
     world.client.search("is everybody back", timeout=SETTLE_S)
+    time.sleep(REJOINED_S)
     give_up = time.monotonic() + SETTLE_S
     while time.monotonic() < give_up:
         status = world.status()

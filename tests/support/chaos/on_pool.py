@@ -183,7 +183,7 @@ FAULTS = (
     Fault("SIGSTOP of the broker, 60 s", partial(stop_broker, seconds=LONG_S), ("broker", "long"), quick=False),
     Fault("SIGSTOP of the parent, 2 s", partial(stop_parent, seconds=2.0), PARENT, 2),
     Fault("SIGSTOP of the parent, 8 s", partial(stop_parent, seconds=8.0), PARENT, 2),
-    Fault("SIGSTOP of the parent, 60 s", partial(stop_parent, seconds=LONG_S), ("parent", "long"), quick=False),
+    Fault("SIGSTOP of the parent, 60 s", partial(stop_parent, seconds=LONG_S), ("parent", "broker", "long"), quick=False),
     Fault("SIGTERM under load", partial(end_parent, number=signal.SIGTERM), POOL),
     Fault("SIGKILL of the parent", partial(end_parent, number=signal.SIGKILL), POOL),
     Fault("full disk", fill_disk, ("slots", "broker", "parent", "disk")),

@@ -30,6 +30,7 @@ class Asked:
     deadline: float
     send_at: float = 0.0
     sent: bool = False
+    given_up: bool = False
 
 
 class RawClient:
@@ -64,6 +65,7 @@ class RawClient:
             self._receive()
         now = time.monotonic()
         for identity in [identity for identity, asked in self._asked.items() if now >= asked.deadline]:
+            self._asked[identity].given_up = True
             self._answer(identity, "deadline_exceeded", [])
         if not self._asked:
             self._heard = now
@@ -110,6 +112,8 @@ class RawClient:
         asked = self._asked.get(identity)
         if asked is None:
             again = self._answered[identity]
+            if again.given_up:  # we told it ourselves that its time was over
+                return
             self._told(again.number, again.began, again.question, "answered again", [])
         elif kind == b"ERROR" and header["code"] == "overloaded":
             asked.sent, asked.send_at = False, time.monotonic() + header.get("retry_after_ms", 0) / 1e3 + 0.01
