@@ -21,6 +21,7 @@ from ragpool.wire.messages import TO_CLIENT, Failure, Request
 
 SOONEST_S = 0.1
 WANTED_MS = 20.0
+TOGETHER, PAUSE_S = 5, 0.002
 
 
 def lateness(service: Service, count: int, within_s: float, rng: Random) -> tuple[list[float], int]:
@@ -32,7 +33,9 @@ def lateness(service: Service, count: int, within_s: float, rng: Random) -> tupl
     socket.recv_multipart()
     body = bodies.search_body(["a search that nobody will run"])
     due: dict[bytes, float] = {}
-    for _ in range(count):
+    for number in range(count):
+        if number % TOGETHER == 0:
+            time.sleep(PAUSE_S)  # a burst would measure how long the broker takes to read it
         remaining_ms = rng.randint(round(SOONEST_S * 1e3), round(within_s * 1e3))
         request = Request(rng.randbytes(16), messages.SEARCH, 1, 5, remaining_ms, body=body)
         due[request.id] = time.monotonic() + remaining_ms / 1e3

@@ -111,7 +111,7 @@ def test_a_top_k_beyond_the_index_returns_all_there_is(client: Client) -> None:
 
 def test_status_tells_what_the_command_tells(pool: Pool, client: Client) -> None:
     told = client.status()
-    assert set(told) == {"broker", "workers", "slots", "totals"}
+    assert set(told) >= {"broker", "workers", "slots", "totals"}
     assert told["broker"]["state"] == "serving"
     assert [worker["state"] for worker in told["workers"]] == ["ready", "ready"]
     assert {worker["id"] for worker in told["workers"]} == {worker["id"] for worker in pool.status()["workers"]}
