@@ -38,11 +38,11 @@ $(READY): pyproject.toml Makefile
 demo: $(READY)  ## A pool of two workers on the built-in demo index, and one question to it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh $(PORT)
 
-test: $(READY)  ## All tests but the long ones (about 5 minutes on 2 cores)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+test: $(READY)  ## All tests but the long ones (about 15 minutes on 2 cores)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations 10
 
-test-long: $(READY)  ## The state machines with 1,500 examples each
-	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/broker tests/client tests/supervisor
+test-long: $(READY)  ## The state machines with 1,500 examples each, and what takes minutes with real pools
+	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/broker tests/client tests/supervisor tests/pool/test_reload.py
 
 test-kills: $(READY)  ## Builds killed at every step and at 20 random moments end with the same bytes (about 15 minutes)
 	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/index/test_resume.py

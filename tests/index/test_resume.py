@@ -358,6 +358,7 @@ def encoded_lines(out: Path) -> int:
         return 0
 
 
+@long
 @pytest.mark.process
 @pytest.mark.timeout(600)
 def test_one_encoding_process_is_killed_and_then_the_whole_build(command: CommandLine, tmp_path: Path) -> None:

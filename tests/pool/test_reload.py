@@ -161,6 +161,7 @@ def change_model(index: Path, **fields: str) -> None:
     write_manifest(index, replace(manifest, model=replace(manifest.model, **fields)))
 
 
+long = pytest.mark.skipif(os.environ.get("RAGPOOL_TEST_LONG") != "1", reason="takes a minute: RAGPOOL_TEST_LONG=1")
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (truncate, "damaged"),
     "flipped": (flip, "checksum"),
@@ -192,6 +193,7 @@ def test_a_broken_index_leaves_the_old_one_serving_and_says_why(how: str, pool: 
     assert sentence in after["rollout"]["told"]
 
 
+@long
 def test_a_new_worker_killed_while_it_loads_is_tried_again(pool: Pool, indexes: Indexes) -> None:
     pool.wait_workers(2)
     target = indexes.b if served(pool)[0] == indexes.version_a else indexes.a
@@ -212,6 +214,7 @@ def test_a_new_worker_killed_while_it_loads_is_tried_again(pool: Pool, indexes: 
     assert len(set(served(pool))) == 1
 
 
+@long
 def test_an_index_built_again_in_its_folder_is_served_after_sighup(indexes: Indexes, tmp_path: Path) -> None:
     """Until then a worker that dies comes back with the old version, whose files nobody removes."""
     folder = indexes.copy("rebuilt", indexes.a)
