@@ -19,7 +19,8 @@ from ragpool.wire import bodies, codec, messages
 from ragpool.wire.errors import DeadlineExceeded
 from ragpool.wire.messages import TO_CLIENT, Failure, Request
 
-SOONEST_S = 0.1
+SOONEST_S = 1.0
+"""Later than all were sent: nobody reads before."""
 WANTED_MS = 20.0
 TOGETHER, PAUSE_S = 5, 0.002
 
