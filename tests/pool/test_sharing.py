@@ -35,4 +35,3 @@ def test_index_files_are_mapped_and_nothing_of_them_is_private(pool: Pool, index
             assert fields["flags"] == "r--s"
             assert fields["Private_Dirty"] == fields["Anonymous"] == 0
         assert found[".f32"]["Rss"] > 0
-        assert found[".f32"]["Private_Clean"] == 0, "both read all of it when they measured which product is faster"
