@@ -45,7 +45,7 @@ def ways() -> dict[str, Encode]:
     library = SentenceTransformer(resolve_model(DEFAULT_MODEL), device="cpu")
     cpu = torch.device("cpu")
     bare = load_model(DEFAULT_MODEL, cpu, "float32")
-    tokenizer, running = plain_tokenizer(bare.model), RunningTorch(bare.model)
+    tokenizer, running = plain_tokenizer(bare.model), RunningTorch(bare.model, cpu)
 
     def direct(texts: list[str]) -> np.ndarray[Any, Any]:
         with torch.inference_mode():

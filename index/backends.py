@@ -20,6 +20,7 @@ from .packed import pack
 from .running import Features, Running, RunningOnnx, RunningOpenvino, RunningTorch
 from .runtimes import FLOAT32, ONNX, TORCH
 from .tokens import padded, tokenize
+from .unpadded import NotUnpadded, RunningUnpadded
 
 PROBES = (
     "what is the first question",
@@ -56,11 +57,19 @@ def start(
 
 
 def _on_torch(loaded: LoadedModel, tokenizer: Any, device: torch.device) -> Running:
-    running = RunningTorch(loaded.model)
+    running = RunningTorch(loaded.model, device)
     if device.type != "cpu" or loaded.dtype != FLOAT32 or tokenizer is None:
         return running
     features = _probes(loaded, tokenizer)
     truth = _vectors(running, features)
+    try:
+        unpadded = RunningUnpadded(loaded.model)
+        _compare(loaded, TORCH, FLOAT32, truth, unpadded, features)
+        return unpadded
+    except NotUnpadded as error:
+        log.debug("the model %s runs with its padding: %s", loaded.name, error)
+    except ModelUnusable as error:
+        log.warning("the model %s runs with its padding: %s", loaded.name, error)
     put_back = pack(loaded.model)
     try:
         _compare(loaded, TORCH, FLOAT32, truth, running, features)
@@ -74,7 +83,7 @@ def _on_graph(loaded: LoadedModel, tokenizer: Any, backend: str, dtype: str, cac
     if tokenizer is None:
         raise ModelUnusable(f"the model {loaded.name} tokenizes or pools by rules of its own: only the torch backend serves it")
     features = _probes(loaded, tokenizer)
-    truth = _vectors(RunningTorch(loaded.model), features)
+    truth = _vectors(RunningTorch(loaded.model, torch.device("cpu")), features)
     threads = torch.get_num_threads()
     path = exported(loaded, tokenizer, "int8" if dtype == "int8" else FLOAT32, cache_dir)
     try:

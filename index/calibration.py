@@ -26,6 +26,9 @@ from .manifest import Manifest
 from .runtimes import AUTO as AUTO
 from .runtimes import BACKENDS, versions
 
+GENERATION = 2
+"""To be raised when a backend of ours gets faster or slower: what was measured before does not hold any more."""
+
 RECORDS = "calibration.json"
 _LOCK = "calibration.lock"
 _KEPT_MAX = 200
@@ -46,6 +49,7 @@ class Choice:
 def setup(fingerprint: str, device: str, dtype: str, backend: str, threads: int) -> dict[str, Any]:
     """Everything that a choice depends on. `fingerprint` is the model's, `backend` what was asked for (auto or one)."""
     return {
+        "generation": GENERATION,
         "device": "cpu" if device == "cpu" else "cuda",
         "processor": _gpu_names() if device != "cpu" else _cpu_name(),
         "cores": usable_cores(),

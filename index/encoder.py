@@ -29,9 +29,6 @@ MAX_BATCH_TEXTS = 1_024
 CPU_BATCH_TOKENS = 2_048
 """A CPU gains nothing from larger batches and falls out of its caches: 31 passages/s of 250 tokens at 2,048, 22 at 16,384."""
 
-FORWARD_TOKENS = {"cpu": 16, "cuda": 4_096}
-"""What a further forward pass costs, as tokens of padding that one would rather compute."""
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -128,8 +125,7 @@ class SentenceEncoder:
                 vectors = self._by_library(tokenized.texts, tokenized.kind)
             else:
                 vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
-                forward_tokens = FORWARD_TOKENS[self._device.type]
-                for positions in batches(lengths, self.max_batch_tokens, MAX_BATCH_TEXTS, forward_tokens):
+                for positions in batches(lengths, self.max_batch_tokens, MAX_BATCH_TEXTS, self._running.forward_tokens):
                     self._embed_into(vectors, tokenized, positions)
             return Encoded(self._finished(vectors), lengths, tokenized.truncated)
 

@@ -21,6 +21,7 @@ from ragpool.index.encoder import SentenceEncoder, load_encoder
 from ragpool.index.errors import ModelUnusable
 from ragpool.index.models import Prefixes
 from ragpool.index.packed import PackedLinear, pack
+from ragpool.index.unpadded import NotUnpadded, RunningUnpadded
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -248,6 +249,50 @@ def test_packing_can_be_taken_back(tiny: MakeModel) -> None:
     assert any(isinstance(module, PackedLinear) for module in loaded.model.modules())
     put_back()
     assert {name: type(module) for name, module in loaded.model.named_modules()} == before
+
+
+# ---- without padding ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "unpadded"), [("bert", True), ("bert_cls", True), ("xlm_roberta", False), ("qwen3", False)]
+)
+def test_bert_runs_without_its_padding_and_nothing_else_does(tiny: MakeModel, architecture: str, unpadded: bool) -> None:
+    encoder = load_encoder(str(tiny(architecture)), "cpu", backend="torch")
+    assert isinstance(encoder._running, RunningUnpadded) == unpadded
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 48), min_size=1, max_size=9), st.integers(0, 2**31))
+def test_without_padding_every_vector_is_the_models_own(tiny: MakeModel, lengths: list[int], seed: int) -> None:
+    (loaded, _), _ = load_encoder_parts(str(tiny("bert")))
+    longest = max(lengths)
+    ids = torch.randint(5, 30, (len(lengths), longest), generator=torch.Generator().manual_seed(seed))
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    features = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    with torch.inference_mode():
+        found = RunningUnpadded(loaded.model).run(features)
+        own = loaded.model(dict(features))["sentence_embedding"]
+    assert torch.allclose(found, own, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden_act", "relu"), ("is_decoder", True)])
+def test_a_bert_of_another_kind_keeps_its_padding(tiny: MakeModel, name: str, value: object) -> None:
+    (loaded, _), _ = load_encoder_parts(str(tiny("bert")))
+    setattr(loaded.model[0].auto_model.config, name, value)
+    with pytest.raises(NotUnpadded, match=f"its {name} is {value!r}, not"):
+        RunningUnpadded(loaded.model)
+
+
+def test_vectors_that_differ_keep_the_padding(
+    tiny: MakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunningUnpadded.run
+    monkeypatch.setattr(RunningUnpadded, "run", lambda self, features: run(self, features).roll(1, 0))
+    encoder = load_encoder(str(tiny("bert")), "cpu", backend="torch")
+    assert not isinstance(encoder._running, RunningUnpadded)
+    assert "runs with its padding: torch gives other vectors" in caplog.text
+    assert np.abs(encoder.encode(TEXTS).vectors - truth(tiny("bert"), "query", encoder.normalize)).max() < TOLERANCE
 
 
 @pytest.mark.gpu

@@ -37,7 +37,7 @@ def test_what_was_found_is_remembered_for_that_setup_alone(tmp_path: Path) -> No
 
 def test_a_setup_names_all_that_speed_depends_on() -> None:
     one = setup("ab", "cpu", "float32", "auto", 1)
-    assert {"processor", "cores", "threads", "versions", "model", "dtype", "backend", "device"} == set(one)
+    assert {"generation", "processor", "cores", "threads", "versions", "model", "dtype", "backend", "device"} == set(one)
     assert one["versions"]["torch"]
     others = [setup("cd", "cpu", "float32", "auto", 1), setup("ab", "cpu", "bfloat16", "auto", 1),
               setup("ab", "cuda:1", "float32", "auto", 1), setup("ab", "cpu", "float32", "onnx", 1),

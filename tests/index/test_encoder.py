@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index.build import Built
-from ragpool.index.encoder import FORWARD_TOKENS, SentenceEncoder, load_encoder, load_index_encoder
+from ragpool.index.encoder import SentenceEncoder, load_encoder, load_index_encoder
 from ragpool.index.errors import DeviceUnavailable, ModelUnusable
 from ragpool.index.manifest import Manifest
 from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
@@ -71,7 +71,7 @@ def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: p
 
     monkeypatch.setattr(encoder, "_embed", cramped)
     monkeypatch.setattr(encoder, "max_batch_tokens", 2_048)
-    monkeypatch.setitem(FORWARD_TOKENS, "cpu", 10_000)
+    monkeypatch.setattr(encoder._running, "forward_tokens", 10_000)
     assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
     assert sizes[0] == 6
     assert encoder.max_batch_tokens < 2_048

@@ -1,0 +1,145 @@
+"""[GPU] BERT without its padding: the tokens of a batch in one long row, so that short texts beside long ones cost nothing.
+
+What works on single tokens, which is nearly all arithmetic, sees (tokens, hidden); only attention, which looks along a text,
+sees a padded grid. Linear layers are those of `packed`, with query, key and value in one. Pooling and what follows are the
+model's own. Float32 on a CPU alone. Method: "unpadding", as in Portes et al., MosaicBERT, 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from .packed import PackedLinear
+from .running import Features
+from .runtimes import TORCH
+
+GRID_MIN = 16
+"""Columns of the grid at least: torch's softmax takes three times as long over rows that are shorter than a vector register."""
+
+
+FORWARD_TOKENS = 256
+"""A cell of padding costs attention alone, a tenth of a token; so longer batches than with padding are worth while."""
+
+
+class NotUnpadded(Exception):
+    """This model cannot be run so, or not by this torch."""
+
+
+_PLAIN = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
+"""Settings of a BERT that this module takes for granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    """Layer normalisation of the last dimension."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(hidden, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer; `projected`: query (scaled), key and value, (tokens, hidden) -> (tokens, 3 * hidden)."""
+
+    projected: PackedLinear
+    attended: PackedLinear
+    attended_norm: _Norm
+    widened: PackedLinear
+    narrowed: PackedLinear
+    narrowed_norm: _Norm
+
+
+class RunningUnpadded:
+    """A BERT of sentence-transformers, float32 on the CPU. Raises `NotUnpadded`."""
+
+    name = TORCH
+    forward_tokens = FORWARD_TOKENS
+
+    def __init__(self, model: Any) -> None:
+        bert = _bert(model)
+        self._after = list(model)[1:]
+        self._heads = bert.config.num_attention_heads
+        table = bert.embeddings
+        self._words = table.word_embeddings.weight.detach()
+        self._places = (table.position_embeddings.weight + table.token_type_embeddings.weight[0]).detach()
+        self._norm = _norm(table.LayerNorm)
+        try:
+            self._layers = [_layer(layer) for layer in bert.encoder.layer]
+        except (AttributeError, NotImplementedError, RuntimeError) as error:
+            raise NotUnpadded(f"oneDNN does not multiply here: {error}") from None
+
+    def run(self, features: Features) -> torch.Tensor:
+        """See `Running.run`."""
+        there = features["attention_mask"].bool()
+        count, longest = there.shape
+        lengths = there.sum(1, keepdim=True)
+        places = (there.cumsum(1) - 1)[there]
+        hidden = self._norm(self._words[features["input_ids"][there]] + self._places[places])
+        columns = max(GRID_MIN, longest)
+        cells = torch.arange(count).repeat_interleave(lengths[:, 0]) * columns + places
+        beyond = torch.arange(columns) >= lengths
+        bias = torch.zeros(count, columns).masked_fill_(beyond, -torch.inf)[:, None, None, :]
+        grid = hidden.new_zeros(count * columns, 3 * hidden.shape[1])
+        for layer in self._layers:
+            grid.index_copy_(0, cells, layer.projected(hidden))
+            context = self._attention(grid.view(count, columns, -1), bias).index_select(0, cells)
+            hidden = layer.attended_norm(layer.attended(context).add_(hidden))
+            hidden = layer.narrowed_norm(layer.narrowed(layer.widened(hidden)).add_(hidden))
+        embeddings = hidden.new_zeros(count * longest, hidden.shape[1])
+        embeddings[there.flatten()] = hidden
+        made: dict[str, Any] = {**features, "token_embeddings": embeddings.view(count, longest, -1)}
+        for module in self._after:
+            made = module(made)
+        vectors: torch.Tensor = made["sentence_embedding"]
+        return vectors
+
+    def _attention(self, grid: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Of all heads, (count, columns, 3 * hidden) -> (count * columns, hidden)."""
+        count, columns, wide = grid.shape
+        query, key, value = grid.view(count, columns, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        weights = torch.softmax((query @ key.transpose(-1, -2)).add_(bias), -1)
+        context: torch.Tensor = weights @ value
+        return context.transpose(1, 2).reshape(count * columns, wide // 3)
+
+
+def _bert(model: Any) -> Any:
+    """The encoder inside, which must be a plain BERT."""
+    inner: Any = getattr(model[0], "auto_model", None)
+    if type(inner).__name__ != "BertModel":
+        raise NotUnpadded(f"it is a {type(inner).__name__}, not a BertModel")
+    for name, wanted in _PLAIN.items():
+        found = getattr(inner.config, name, wanted)
+        if found != wanted:
+            raise NotUnpadded(f"its {name} is {found!r}, not {wanted!r}")
+    return inner
+
+
+def _layer(layer: Any) -> _Layer:
+    attention, out = layer.attention.self, layer.attention.output
+    scale = attention.attention_head_size**-0.5
+    heads = (attention.query, attention.key, attention.value)
+    together = torch.nn.Linear(attention.query.in_features, 3 * attention.query.out_features)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            scaled = [getattr(part, name) * by for part, by in zip(heads, (scale, 1.0, 1.0), strict=True)]
+            getattr(together, name).copy_(torch.cat(scaled))
+    return _Layer(
+        projected=PackedLinear(together),
+        attended=PackedLinear(out.dense),
+        attended_norm=_norm(out.LayerNorm),
+        widened=PackedLinear(layer.intermediate.dense, gelu=True),
+        narrowed=PackedLinear(layer.output.dense),
+        narrowed_norm=_norm(layer.output.LayerNorm),
+    )
+
+
+def _norm(module: Any) -> _Norm:
+    return _Norm(module.weight.detach(), module.bias.detach(), module.eps)
