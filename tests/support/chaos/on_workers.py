@@ -12,6 +12,7 @@ from pools import alive
 from ragpool.client import PoisonRequest, RagpoolError
 
 from .deeds import (
+    BACK_MAX_S,
     KILLED_S,
     SILENT_S,
     STUCK_MORE_S,
@@ -162,7 +163,7 @@ def leave_while_loading(world: World, rng: Random, slot: int) -> Times:
 def kill_while_loading(world: World, rng: Random, slot: int) -> Times:
     pid = running_pid(world, slot)
     os.kill(pid, signal.SIGKILL)
-    second = world.wait(lambda seen: seen.slot(slot)["state"] == "starting" and seen.slot(slot)["pid"], 60.0)
+    second = world.wait(lambda seen: seen.slot(slot)["state"] == "starting" and seen.slot(slot)["pid"], BACK_MAX_S)
     if not second:
         raise NotSeen(f"slot {slot} does not load")
     time.sleep(rng.uniform(0.0, world.idle_load_s * 0.8))
@@ -177,7 +178,7 @@ def load_slowly(world: World, rng: Random, slot: int, *, seconds: float = SLOW_L
     give(world, slot, "load", f"slow:{seconds}")
     since = time.time()
     os.kill(pid, signal.SIGKILL)
-    _, loading = told_since(world, slot, "load slow", since, 60.0)
+    _, loading = told_since(world, slot, "load slow", since, BACK_MAX_S)
     wait_back(world, slot, pid)
     if world.slot(slot)["pid"] != loading:
         raise NotSeen("a worker that loaded slowly was not given its time")
