@@ -78,7 +78,9 @@ class Loop:
             pass  # it is full of wake-ups already
 
     def _turn(self) -> None:
-        stamp_beat(self._progress, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        stamp_beat(self._progress, now_ns)
+        self._owner.turned(now_ns)
         wait_s = self._session.next_deadline() - time.monotonic()
         ready = dict(self._poller.poll(max(0, int(wait_s * 1e3 + 0.999))))
         if self._wake_in.fileno() in ready:

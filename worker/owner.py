@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -118,6 +119,10 @@ class Owner(threading.Thread):
             taken.append(self._outcomes.popleft())
         return taken
 
+    def turned(self, now_ns: int) -> None:
+        """The I/O thread goes round, as it does each second at least."""
+        self._in_flight.turned(now_ns)
+
     # ---- its own side ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -145,7 +150,7 @@ class Owner(threading.Thread):
             return None if self._broken else self._batch(next_batch(self._waiting, budget), self._limits)
 
     def _batch(self, jobs: list[Job], limits: Limits) -> Batch:
-        return Batch(jobs, limits, self._in_flight.start([job.request.id for job in jobs]))
+        return Batch(jobs, limits, self._in_flight.start([job.request.id for job in jobs], time.monotonic_ns()))
 
     def _whole(self, runner: Runner, batch: Batch) -> bool:
         """All stages of one batch, and whether the device still works."""
@@ -195,7 +200,7 @@ class Owner(threading.Thread):
     def _end(self, batch: Batch) -> None:
         """All of it is answered."""
         batch.jobs = []
-        self._in_flight.end(batch.number)
+        self._in_flight.end(batch.number, time.monotonic_ns())
 
     def _stage(self, runner: Runner, batch: Batch, stage: Callable[[Runner, Batch], None]) -> bool:
         """False when the device broke: the stamp stays, so that the post-mortem names what ran."""

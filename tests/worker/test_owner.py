@@ -301,5 +301,35 @@ def test_what_is_usual_is_learned_from_each_batch() -> None:
     buffer = bytearray(SIZE)
     flight = InFlight(ProgressWriter(buffer))
     assert read_progress(buffer).p99_ns == 0
-    flight.end(flight.start([b"a" * 16]))
-    assert read_progress(buffer).p99_ns > 0
+    flight.end(flight.start([b"a" * 16], 5), 12)
+    assert read_progress(buffer).p99_ns == 7
+
+
+S = 1_000_000_000
+
+
+def test_a_process_that_was_stopped_is_not_allowed_more_time_for_it() -> None:
+    """It was: one stop of 8 s in a batch, and a batch that hung later was ended after 160 s (`make chaos`, seed 7)."""
+    buffer = bytearray(SIZE)
+    flight = InFlight(ProgressWriter(buffer))
+    flight.turned(10 * S)
+    batch = flight.start([b"a" * 16], 11 * S)
+    flight.end(batch, 19 * S)  # the device thread wakes before the I/O thread does
+    flight.turned(19 * S)
+    assert read_progress(buffer).p99_ns == 0
+    batch = flight.start([b"b" * 16], 20 * S)
+    flight.turned(20 * S)
+    flight.turned(28 * S)  # the I/O thread wakes first
+    flight.end(batch, 29 * S)
+    assert read_progress(buffer).p99_ns == 1 * S
+
+
+def test_a_long_batch_beside_a_loop_that_turns_took_all_its_time() -> None:
+    buffer = bytearray(SIZE)
+    flight = InFlight(ProgressWriter(buffer))
+    flight.turned(0)
+    batch = flight.start([b"a" * 16], 0)
+    for second in range(1, 31):
+        flight.turned(second * S)
+    flight.end(batch, 30 * S)
+    assert read_progress(buffer).p99_ns == 30 * S
