@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pools import Pool, run_cli, running_pool, wait_until
-from ragpool.client import Client
+from pools import Pool, asked_meanwhile, run_cli, running_pool, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
@@ -22,27 +20,8 @@ def pool(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool
 
 @pytest.fixture(autouse=True)
 def load(pool: Pool) -> Iterator[None]:
-    """Eight threads that ask all the while; whatever fails fails the test."""
-    errors: list[Exception] = []
-    stop = threading.Event()
-
-    def ask(client: Client, number: int) -> None:
-        while not stop.is_set():
-            try:
-                assert len(client.search(f"question {number}", timeout=60)) == 5
-            except Exception as error:  # whatever it is, it is the finding
-                errors.append(error)
-                return
-
-    with Client(pool.url) as client:
-        threads = [threading.Thread(target=ask, args=(client, number)) for number in range(8)]
-        for thread in threads:
-            thread.start()
+    with asked_meanwhile(pool.url, callers=8):
         yield
-        stop.set()
-        for thread in threads:
-            thread.join(90)
-    assert errors == []
 
 
 def command(pool: Pool, *args: str) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pools import Pool, alive, running_pool, wait_until
+from pools import Pool, alive, asked_meanwhile, running_pool, wait_until
 from ragpool.client import Client, PoisonRequest
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
@@ -36,28 +35,9 @@ def pool(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool
 
 @pytest.fixture(autouse=True)
 def load(pool: Pool) -> Iterator[None]:
-    """Four threads that ask all the while; whatever fails fails the test."""
-    errors: list[Exception] = []
-    stop = threading.Event()
-
-    def ask(client: Client, number: int) -> None:
-        while not stop.is_set():
-            try:
-                assert len(client.search(f"question {number}", timeout=60)) == 5
-            except Exception as error:  # whatever it is, it is the finding
-                errors.append(error)
-                return
-
     pool.wait_workers(2)
-    with Client(pool.url) as client:
-        threads = [threading.Thread(target=ask, args=(client, number)) for number in range(4)]
-        for thread in threads:
-            thread.start()
+    with asked_meanwhile(pool.url, callers=4):
         yield
-        stop.set()
-        for thread in threads:
-            thread.join(90)
-    assert errors == []
 
 
 def ends(pool: Pool) -> list[dict[str, Any]]:

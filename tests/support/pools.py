@@ -8,11 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
+
+from ragpool.client import Client
 
 BIN = Path(sys.executable).parent
 START_S = 90.0
@@ -29,6 +32,33 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+@contextmanager
+def asked_meanwhile(url: str, callers: int) -> Iterator[None]:
+    """So many threads ask the pool at `url` all the while; whatever fails them fails the test."""
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def ask(client: Client, number: int) -> None:
+        while not stop.is_set():
+            try:
+                assert len(client.search(f"question {number}", timeout=60)) == 5
+            except Exception as error:  # whatever it is, it is the finding
+                errors.append(error)
+                return
+
+    with Client(url) as client:
+        threads = [threading.Thread(target=ask, args=(client, number)) for number in range(callers)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(90)
+    assert errors == []
 
 
 def free_port() -> int:
