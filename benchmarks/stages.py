@@ -1,8 +1,8 @@
 """Where the time of a worker goes while the pool is saturated, and the least that the processor would need for the same work.
 
-Two CPU workers on the demo index, C callers with one query each. What a batch spends in its stages rides in its replies; the rest
-is processor time of threads and processes, from /proc. All in milliseconds a query. The floor is the arithmetic of the model and
-the bytes of the rows, against the rates that this processor reaches in the same run on one core.
+Two CPU workers on the demo index or another, C callers with one query each. What a batch spends in its stages rides in its
+replies; the rest is processor time of threads and processes, from /proc. All in milliseconds a query. The floor is the arithmetic
+of the model and the bytes of the rows, against the rates that this processor reaches in the same run on one core.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,14 +110,14 @@ def best_s(work: Callable[[], Any]) -> float:
     return min(found)
 
 
-def floor(asked: list[str]) -> list[tuple[str, str]]:
+def floor(index_dir: Path, asked: list[str]) -> list[tuple[str, str]]:
     """What model and rows ask of one core, and what it gives."""
     import torch
     from ragpool.index.model_loading import load_model
     from ragpool.index.store import open_index
 
     torch.set_num_threads(1)
-    index = open_index(demo_index_dir())
+    index = open_index(index_dir)
     model = load_model(index.manifest.model.name, torch.device("cpu"), "float32", index.manifest.normalized).model
     tokens = statistics.mean(len(ids) for ids in model.tokenizer(asked)["input_ids"])
     weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embeddings" not in name)
@@ -143,15 +144,17 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=100)
     parser.add_argument("--queries", type=int, default=1500)
     parser.add_argument("--port", type=int, default=5598)
+    parser.add_argument("--index", type=Path, default=None, help="[the demo index]")
     options = parser.parse_args()
     asked = questions(200 + options.queries)[200:]
-    with pool(options.port) as url:
+    flags = ("--index", str(options.index), "--workers", "2") if options.index else ()
+    with pool(options.port, *flags) as url:
         found = measure(url, options.callers, asked)
     (_, wall), (_, rate) = found[-2:]
     print(table(("stage", "ms a query", "share"), [(what, f"{ms:.3f}", f"{ms / wall:.1%}") for what, ms in found[:-1]]))
     print(f"{rate:.0f} queries a second with {options.callers} callers")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    print(table(("the floor, on one core", ""), floor(asked)))
+    print(table(("the floor, on one core", ""), floor(options.index or demo_index_dir(), asked)))
 
 
 if __name__ == "__main__":
