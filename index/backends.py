@@ -62,21 +62,28 @@ def _on_torch(loaded: LoadedModel, tokenizer: Any, device: torch.device) -> Runn
         return running
     features = _probes(loaded, tokenizer)
     truth = _vectors(running, features)
-    try:
-        unpadded = RunningUnpadded(loaded.model)
-        _compare(loaded, TORCH, FLOAT32, truth, unpadded, features)
+    if (unpadded := _unpadded(loaded, truth, features)) is not None:
         return unpadded
-    except NotUnpadded as error:
-        log.debug("the model %s runs with its padding: %s", loaded.name, error)
-    except ModelUnusable as error:
-        log.warning("the model %s runs with its padding: %s", loaded.name, error)
     put_back = pack(loaded.model)
     try:
-        _compare(loaded, TORCH, FLOAT32, truth, running, features)
+        _compare(loaded, "torch with oneDNN's layers", FLOAT32, truth, running, features)
     except ModelUnusable as error:
         put_back()
         log.warning("linear layers are left as they were: %s", error)
     return running
+
+
+def _unpadded(loaded: LoadedModel, truth: torch.Tensor, features: list[Features]) -> RunningUnpadded | None:
+    """The model without padding, None where that cannot be or gives other vectors."""
+    try:
+        running = RunningUnpadded(loaded.model)
+        _compare(loaded, "torch without padding", FLOAT32, truth, running, features)
+        return running
+    except NotUnpadded as error:
+        log.debug("the model %s runs with its padding: %s", loaded.name, error)
+    except ModelUnusable as error:
+        log.warning("the model %s runs with its padding: %s", loaded.name, error)
+    return None
 
 
 def _on_graph(loaded: LoadedModel, tokenizer: Any, backend: str, dtype: str, cache_dir: Path | None) -> Running:

@@ -77,11 +77,15 @@ def _load(name: str, folder: str, device: torch.device) -> Any:
         try:
             from sentence_transformers import SentenceTransformer
 
-            return SentenceTransformer(folder, device=str(device), local_files_only=True)
+            model = SentenceTransformer(folder, device=str(device), local_files_only=True)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelUnusable(f"the model {name} does not fit on {device}: {first_line(error)}") from None
         except Exception as error:  # whatever a library makes of files that are no model
             raise ModelUnusable(f"the model {name} cannot be loaded: {first_line(error)}") from None
+    card: Any = getattr(model, "model_card_data", None)
+    if getattr(card, "model", None) is model:
+        card.model = None  # else only a full collection would ever free the layers that a backend has no use for
+    return model
 
 
 def _max_length(model: Any) -> int:

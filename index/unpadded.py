@@ -1,4 +1,4 @@
-"""[GPU] BERT without its padding: the tokens of a batch in one long row, so that short texts beside long ones cost nothing.
+"""[GPU] BERT without its padding: the tokens of a batch in one long row, so that a text beside longer ones costs little more.
 
 What works on single tokens, which is nearly all arithmetic, sees (tokens, hidden); only attention, which looks along a text,
 sees a padded grid. Linear layers are those of `packed`, with query, key and value in one. Pooling and what follows are the
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .model_loading import first_line
 from .packed import PackedLinear
 from .running import Features
 from .runtimes import TORCH
@@ -20,13 +21,15 @@ from .runtimes import TORCH
 GRID_MIN = 16
 """Columns of the grid at least: torch's softmax takes three times as long over rows that are shorter than a vector register."""
 
-
 FORWARD_TOKENS = 256
-"""A cell of padding costs attention alone, a tenth of a token; so longer batches than with padding are worth while."""
-
+"""What a further pass costs, in cells of padding: a cell costs attention alone. At 64 questions of MiniLM are cut too often, from
+128 on the difference is less than the noise (32 and 16 questions, 600 passages)."""
 
 TOKENS_MAX = 512
-"""Of one pass, a longer text aside: more are no faster, and see `_rows`."""
+"""Cells of one pass, a longer text aside. 2,048 are no faster for MiniLM, and see `_rows`."""
+
+POSITIONS_MAX = 1_024
+"""Longer texts are left to the model's own attention, which need not hold the scores of all pairs of tokens."""
 
 
 class NotUnpadded(Exception):
@@ -70,16 +73,19 @@ class RunningUnpadded:
 
     def __init__(self, model: Any) -> None:
         bert = _bert(model)
+        try:
+            self._take(model, bert)
+        except Exception as error:  # whatever another release makes of a BERT
+            raise NotUnpadded(f"its layers cannot be laid out anew: {first_line(error)}") from None
+
+    def _take(self, model: Any, bert: Any) -> None:
         self._after = list(model)[1:]
         self._heads = bert.config.num_attention_heads
         table = bert.embeddings
         self._words = table.word_embeddings.weight.detach()
         self._places = (table.position_embeddings.weight + table.token_type_embeddings.weight[0]).detach()
         self._norm = _norm(table.LayerNorm)
-        try:
-            self._layers = [_layer(layer) for layer in bert.encoder.layer]
-        except (AttributeError, NotImplementedError, RuntimeError) as error:
-            raise NotUnpadded(f"oneDNN does not multiply here: {error}") from None
+        self._layers = [_layer(layer) for layer in bert.encoder.layer]
 
     def run(self, features: Features) -> torch.Tensor:
         """See `Running.run`."""
@@ -131,6 +137,10 @@ def _bert(model: Any) -> Any:
     inner: Any = getattr(model[0], "auto_model", None)
     if type(inner).__name__ != "BertModel":
         raise NotUnpadded(f"it is a {type(inner).__name__}, not a BertModel")
+    if inner.config.max_position_embeddings > POSITIONS_MAX:
+        raise NotUnpadded(f"it takes texts of more than {POSITIONS_MAX} tokens")
+    if getattr(model.tokenizer, "padding_side", "right") != "right":
+        raise NotUnpadded("its texts are padded on the left")
     for name, wanted in _PLAIN.items():
         found = getattr(inner.config, name, wanted)
         if found != wanted:

@@ -1,8 +1,8 @@
 """The batches that this process runs now, kept in the progress buffer: the start of the oldest, and the ids of all of them.
 
 From before a batch is tokenised until it is answered: whatever ends the process meanwhile, the post-mortem names all it may be.
-What a batch took is without the time for which the whole process stood still (a signal stopped it, the machine slept): else one
-such moment would make the supervisor patient with batches that hang.
+What a batch took is without the time for which the I/O thread could not turn either (a signal stopped the process, or something
+held the interpreter): else one such moment would make the supervisor patient with batches that hang.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..wire.progress import ProgressWriter
 
 STILL_NS = 2_000_000_000
-"""The I/O thread turns each second at least. Where it did not for longer than this, nothing of the process moved."""
+"""The I/O thread turns each second at least. Where it did not for longer than this, it was not let."""
 
 
 class InFlight:
@@ -31,7 +31,8 @@ class InFlight:
         """A batch with these request ids starts; what `end` wants to be told."""
         with self._lock:
             self._started += 1
-            self._batches[self._started] = (now_ns, self._still(now_ns), ids)
+            began_ns = max(now_ns, self._turned_ns or 0)  # the process may have been stopped on the way here
+            self._batches[self._started] = (began_ns, self._still(began_ns), ids)
             self._stamp()
             return self._started
 

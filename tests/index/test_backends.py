@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -291,6 +293,31 @@ def test_a_bert_of_another_kind_keeps_its_padding(tiny: MakeModel, name: str, va
         RunningUnpadded(loaded.model)
 
 
+def test_a_bert_of_another_release_keeps_its_padding(tiny: MakeModel) -> None:
+    (loaded, _), _ = load_encoder_parts(str(tiny("bert")))
+    del loaded.model[0].auto_model.embeddings.LayerNorm
+    with pytest.raises(NotUnpadded, match=r"cannot be laid out anew: .*LayerNorm"):
+        RunningUnpadded(loaded.model)
+
+
+def test_the_layers_that_no_backend_has_a_use_for_are_freed(tiny: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers: list[Any] = []
+    take = RunningUnpadded._take
+
+    def watched(self: RunningUnpadded, model: Any, bert: Any) -> None:
+        layers.append(weakref.ref(bert.encoder.layer[0]))
+        take(self, model, bert)
+
+    monkeypatch.setattr(RunningUnpadded, "_take", watched)
+    gc.disable()
+    try:
+        encoder = load_encoder(str(tiny("bert")), "cpu", backend="torch")
+        assert isinstance(encoder._running, RunningUnpadded)
+        assert layers[0]() is None
+    finally:
+        gc.enable()
+
+
 def test_vectors_that_differ_keep_the_padding(
     tiny: MakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -298,7 +325,7 @@ def test_vectors_that_differ_keep_the_padding(
     monkeypatch.setattr(RunningUnpadded, "run", lambda self, features: run(self, features).roll(1, 0))
     encoder = load_encoder(str(tiny("bert")), "cpu", backend="torch")
     assert not isinstance(encoder._running, RunningUnpadded)
-    assert "runs with its padding: torch gives other vectors" in caplog.text
+    assert "runs with its padding: torch without padding gives other vectors" in caplog.text
     assert np.abs(encoder.encode(TEXTS).vectors - truth(tiny("bert"), "query", encoder.normalize)).max() < TOLERANCE
 
 

@@ -17,6 +17,7 @@ from ragpool.index.errors import DeviceUnavailable, ModelUnusable
 from ragpool.index.manifest import Manifest
 from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
 from ragpool.index.tokens import batches
+from ragpool.index.unpadded import RunningUnpadded
 
 TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "of middling length"]
 MODEL = "all-MiniLM-L6-v2"
@@ -51,6 +52,10 @@ def test_prefixes_stand_before_texts(encoder: SentenceEncoder, library: Any, mon
     bare = library.encode(["query: x", "passage: x"])
     assert np.abs(encoder.encode(["x"], "query").vectors - bare[0]).max() < 1e-5
     assert np.abs(encoder.encode(["x"], "passage").vectors - bare[1]).max() < 1e-5
+
+
+def test_the_usual_model_runs_without_its_padding(encoder: SentenceEncoder) -> None:
+    assert isinstance(encoder._running, RunningUnpadded)
 
 
 def test_half_precision_stays_of_length_one() -> None:

@@ -70,20 +70,27 @@ def _sentence_model(folder: Path, pooling: str, normalize: bool, prompts: dict[s
     SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save(str(folder / "model"), create_model_card=False)
 
 
-def bert(folder: Path) -> None:
-    """As all-MiniLM, gte-base, e5-base: mean pooling."""
+def _bert(folder: Path) -> None:
+    """With biases, norms and an attention that matter, which a fresh model has not."""
     from transformers import BertConfig, BertModel
 
-    BertModel(BertConfig(**_SIZES)).save_pretrained(folder / "raw")
+    model, generator = BertModel(BertConfig(**_SIZES)), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if name.endswith("LayerNorm.weight") else 0.0, 0.3, generator=generator)
+    model.save_pretrained(folder / "raw")
+
+
+def bert(folder: Path) -> None:
+    """As all-MiniLM, gte-base, e5-base: mean pooling."""
+    _bert(folder)
     tokenizer(folder / "raw")
     _sentence_model(folder, "mean", normalize=True)
 
 
 def bert_cls(folder: Path) -> None:
     """As bge: the first token, prompts in the configuration."""
-    from transformers import BertConfig, BertModel
-
-    BertModel(BertConfig(**_SIZES)).save_pretrained(folder / "raw")
+    _bert(folder)
     tokenizer(folder / "raw")
     _sentence_model(folder, "cls", normalize=True, prompts={"query": "query: ", "document": "passage: "})
 
