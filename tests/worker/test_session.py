@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ragpool.wire import exit_codes, messages
 from ragpool.wire.messages import Failure, Register, Reply, Request
+from ragpool.worker.in_flight import STILL_NS
 from ragpool.worker.session import Exit, OpenSocket, Run, Send, Session
 
 WELCOME = messages.Welcome("epoch-1", "0")
@@ -51,6 +52,21 @@ def test_loaded_before_any_welcome_is_told_behind_it(session: Session) -> None:
 def test_until_a_welcome_it_registers_again_each_second(session: Session) -> None:
     assert sent(session.handle_timer(0, 0.5)) == []
     assert [type(record) for record in sent(session.handle_timer(0, 1.0))] == [Register]
+
+
+@pytest.mark.parametrize("heartbeat_s", [0.1, 1.0, 30.0])
+def test_it_wants_its_timer_more_often_than_a_process_may_stand_still(heartbeat_s: float) -> None:
+    session = Session(Register("inc", "loading"), heartbeat_s, 0.0)
+    session.start(0.0)
+    now = 0.0
+    for step in range(40):
+        assert session.next_deadline() - now <= STILL_NS / 1e9 / 2
+        now = session.next_deadline()
+        session.handle_timer(0, now)
+        if step == 10:
+            session.receive(WELCOME, now)
+        if step > 10 and step % 3:
+            session.receive(messages.Ping("epoch-1"), now)
 
 
 def test_requests_are_run_answered_and_no_longer_held(ready: Session) -> None:
