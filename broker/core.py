@@ -312,6 +312,8 @@ class Core:
         """The earliest time at which some worker may take work; None when none is to be expected."""
         if any(worker.state.name != DRAINING for worker in self.registry) or now < self.started + self.settings.grace_s:
             return now
+        if self.settings.has_parent and not self.slots.told:
+            return now
         return self.slots.capacity_at()
 
     # ---- answers ---------------------------------------------------------------------------------------------------

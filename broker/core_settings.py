@@ -11,7 +11,8 @@ from .liveness import Patience
 
 @dataclass(frozen=True, slots=True)
 class CoreSettings:
-    """`epoch` names this incarnation of the broker. `grace_s`: how long workers of other hosts may take to come back to it."""
+    """`epoch` names this incarnation of the broker. `grace_s`: how long workers of other hosts may take to come back to it.
+    `has_parent`: somebody will say which workers come, and until then nobody knows."""
 
     epoch: str
     server: str = ""
@@ -21,6 +22,7 @@ class CoreSettings:
     default_top_k: int = 5
     mixed_dtypes: bool = False
     grace_s: float = 3.0
+    has_parent: bool = False
 
     def welcome(self) -> Welcome:
         """What each peer is told when it says HELLO or REGISTER."""

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,7 +66,12 @@ def main(settings_json: str, run_dir: Path, channel_fd: int | None) -> None:
         with contextlib.suppress(OSError):  # a full disk costs the sentence, not the exit code
             print(error, file=sys.stderr, flush=True)
         os._exit(exit_codes.CONFIGURATION)
-    server = Server(Core(core_settings(settings), time.monotonic()), bound, StatusReport(paths.state_file), channel)
+    server = Server(
+        Core(replace(core_settings(settings), has_parent=channel is not None), time.monotonic()),
+        bound,
+        StatusReport(paths.state_file),
+        channel,
+    )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     server.serve(settings.broker.frontend, settings.broker.backend or paths.backend)
     bound.close()

@@ -19,11 +19,13 @@ class Slots:
     def __init__(self) -> None:
         self._slots: tuple[SlotBrief, ...] = ()
         self._taken = 0.0
+        self.told = False
         self.rollout = Rollout()
 
     def update(self, slots: tuple[SlotBrief, ...], now: float) -> None:
         self._slots = slots
         self._taken = now
+        self.told = True
 
     def now(self, slot: object) -> SlotBrief | None:
         """What is known of the slot of that number."""

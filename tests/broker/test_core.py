@@ -744,3 +744,17 @@ def test_a_worker_that_takes_one_request_a_message_gets_its_batch_in_as_many(wor
     world.turn()
     assert world.dispatches == [(peer, [request_id]) for request_id in ids]
     assert len(world.core.registry.at(peer).batches) == 1
+
+
+def test_a_broker_whose_parent_stands_still_gives_nobody_up_before_it_knows_who_comes() -> None:
+    """A new broker, and the parent stopped before it told its slots: requests waited for nobody, it seemed (`make chaos`)."""
+    world = World(has_parent=True)
+    client = world.client()
+    request_id = world.request(client)
+    world.turn()
+    world.advance(8.0)
+    assert request_id not in world.answers
+    worker = world.worker()
+    world.turn()
+    world.answer(worker, request_id)
+    assert isinstance(the_answer(world, request_id), Reply)
