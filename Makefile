@@ -38,7 +38,7 @@ $(READY): pyproject.toml Makefile
 demo: $(READY)  ## A pool of two workers on the built-in demo index, and one question to it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh $(PORT)
 
-test: $(READY)  ## All tests but the long ones (about 15 minutes on 2 cores)
+test: $(READY)  ## All tests but the long ones (about 17 minutes on 2 cores)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations 10
 
 test-long: $(READY)  ## The state machines with 1,500 examples each, and what takes minutes with real pools
