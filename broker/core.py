@@ -108,8 +108,7 @@ class Core:
             self.registry.pause(pause, now)
         for pending in self.ledger.expired(now):
             self.totals.expired += 1
-            waited = now - pending.arrived
-            self._answer_error(pending, DeadlineExceeded(f"no answer within {waited:.1f} s"))
+            self._answer_error(pending, DeadlineExceeded(_expired_sentence(pending, now)))
         if now >= self._next_tick:
             self._tick(now)
         if self._stirred:
@@ -333,3 +332,8 @@ class Core:
         """Raise `RuntimeError` where a law is broken: for tests, after every step."""
         self.ledger.check()
         self.registry.check()
+
+
+def _expired_sentence(pending: Pending, now: float) -> str:
+    sentence = f"no answer within {now - pending.arrived:.1f} s"
+    return f"{sentence}; {pending.failures} of its runs failed" if pending.failures else sentence

@@ -23,11 +23,12 @@ COLLECTIONS = frozenset({"default"})
 MAX_BATCH = 2048
 """Items: two batches and their ids must fit a heartbeat, one a message."""
 
-FAILURES_MAX = 5
-"""Times that workers fail over one request before its client is told."""
+FAILURES_MAX = 7
+"""Times that workers fail over one request before its client is told: some 30 s in all, and whole devices recover in less."""
 
 RETRY_S = 0.5
-"""Where nobody else is there, the worker that failed gets the request again after this long; each further time doubles it."""
+"""The worker that failed over a request gets it again no sooner than this, where nobody else is there. Another one gets it at
+once; where that fails too the request waits for everybody, twice as long each time."""
 
 REGISTER_STATES = (LOADING, READY, DRAINING)
 
@@ -208,7 +209,10 @@ class Registry:
             worker.interrupted()
 
     def should_avoid(self, worker: Worker, pending: Pending, now: float) -> bool:
-        """Whether `worker` lost `pending` or failed over it before, and some other ready worker did not, or may come in time."""
+        """Whether `worker` lost `pending` or failed over it before, and some other ready worker did not, or may come in time; or
+        so many failed over it that it waits for everybody."""
+        if pending.failures > 1 and now < pending.retry_at:
+            return True
         if worker.info.incarnation not in pending.avoid:
             return False
         others = any(other.state.name == READY and other.info.incarnation not in pending.avoid for other in self)

@@ -153,7 +153,7 @@ def raw(url: str, ledger: Ledger, pace: Pace, pick: Callable[[], str]) -> None:
 
     with RawClient(url, TIMEOUT_S, told) as client:
         while not pace.over:
-            if pace.is_due():
+            while pace.is_due():
                 client.ask(pick(), ledger.ask())
             client.turn(0.005)
 

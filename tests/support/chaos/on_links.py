@@ -15,8 +15,8 @@ from ragpool.client import Client, RagpoolError
 from .deeds import BACK_MAX_S, LEFT_S, REMOTE_S, SILENT_S, Fault, NotSeen, Times, give, told_since
 from .world import World
 
-GREEDY_RATE = 200.0
-"""Requests a second: more than a few CPU workers serve."""
+GREEDY_RATE, GREEDY_WAITING = 2_000.0, 64
+"""Requests a second: more than a few CPU workers serve, so that soon so many wait, most of them its own."""
 
 
 # ---- clients and connections ---------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ def vanish(world: World, rng: Random, slot: int) -> Times:
     client = world.callers.start_one("raw", GREEDY_RATE, out)
     try:
         wait_until(lambda: out.exists() and out.stat().st_size, 60.0, "answers to a client that is about to vanish")
-        before = wait_until(lambda: (s := world.status()) and _unanswered(s) >= 8 and s, 60.0, "a queue")
+        before = wait_until(lambda: (s := world.status()) and _unanswered(s) >= GREEDY_WAITING and s, 60.0, "a queue")
     finally:
         since = time.time()
         client.kill()
