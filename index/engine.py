@@ -18,9 +18,11 @@ ENGINES = (AUTO, EXACT, FAISS)
 
 
 class Engine(Protocol):
-    """Searches `count` rows of `dim` values on `device`. One thread owns it."""
+    """Searches `count` rows of `dim` values on `device`. `one_at_a_time`: threads that search must take turns, since the
+    effort of a search or scratch memory on the device is for one."""
 
     name: str
+    one_at_a_time: bool
     device: str
     count: int
     dim: int
@@ -36,8 +38,8 @@ class Engine(Protocol):
 
 
 def load_engine(index: Index, device: str, engine: str = AUTO, gpus: int = 1) -> Engine:
-    """The engine for `index` on `device` (and the `gpus` - 1 devices after it); `auto` is `exact` for a flat index, faiss for any
-    other. Raises `ConfigurationError` or `DeviceUnavailable`."""
+    """The engine for `index` on `device` (and the `gpus` - 1 devices after it); `auto` is `exact` for a flat index on the CPU,
+    the faster one on a CUDA device, and faiss for any other index. Raises `ConfigurationError` or `DeviceUnavailable`."""
     if engine not in ENGINES:
         raise ConfigurationError(f"there is no engine {engine!r}: known are {', '.join(ENGINES)}")
     kind = index.manifest.type
@@ -49,14 +51,6 @@ def load_engine(index: Index, device: str, engine: str = AUTO, gpus: int = 1) ->
         from .faiss_engine import load_part
 
         return load_part(index, device, gpus)
-    if gpus > 1 and device != "cpu":
-        raise ConfigurationError(
-            "index.gpus_per_worker above 1 spreads compact indexes and factory types; a flat one stands on 1 device"
-        )
-    if engine == FAISS:
-        from .flat_faiss import load_faiss
+    from .flat_loading import load_flat
 
-        return load_faiss(index, device)
-    from .exact import load_exact
-
-    return load_exact(index, device)
+    return load_flat(index, device, {AUTO: None, EXACT: False, FAISS: True}[engine], gpus)

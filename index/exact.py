@@ -10,20 +10,15 @@ Scores are those of `scoring`, ties in the order of rows.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .arrays import tensor_of
-from .devices import bind, free_bytes, resolve_device
-from .errors import DeviceUnavailable
 from .manifest import HalfNorms
 from .product import Bound, Product, VectorProduct
 from .scoring import exact_scores, scaled_queries, unscaled
 from .selection import best_first, chosen_products
-from .store import Index
 
 CANDIDATES_MIN = 32
 AGAIN_MAX = 64
@@ -36,19 +31,18 @@ PRODUCTS_MAX = 1 << 24
 """Products held at a time, which bounds the rows of a block."""
 
 BLOCK_ROWS_MIN = 4_096
-_COPY_ROWS = 1 << 16
-_WORKSPACE_BYTES = 512 * 1024 * 1024
 
 
 class ExactEngine:
     """Inner products over `full` float32 (count, dim), on any device, with `product` on the one that multiplies."""
 
     name = "exact"
+    one_at_a_time = False
 
     def __init__(self, full: torch.Tensor, product: Product, norms: HalfNorms, alone: Product | None = None) -> None:
         """`alone` multiplies where there is one query only; None: `product` does."""
         self.count, self.dim = full.shape
-        self.device = str(product.matrix.device)
+        self.device = str(product.device)
         self.product_dtype = str(product.dtype).removeprefix("torch.")
         self.certified = self.rescored = self.scanned = 0
         self._full = full
@@ -66,7 +60,7 @@ class ExactEngine:
             step = max(1, PRODUCTS_MAX // BLOCK_ROWS_MIN)
             for start in range(0, len(queries), step):
                 part = slice(start, start + step)
-                some = torch.from_numpy(scaled[part]).to(self._product.matrix.device)
+                some = torch.from_numpy(scaled[part]).to(self._product.device)
                 found_scores, found_rows = self._search(some, k)
                 scores[part], rows[part] = found_scores.cpu().numpy(), found_rows.cpu().numpy()
         return unscaled(scores, exponents), rows
@@ -129,42 +123,3 @@ def engine_on_cpu(full: NDArray[np.float32], half: NDArray[np.uint16], norms: Ha
     wide, narrow = tensor_of(full), tensor_of(half).view(torch.bfloat16)
     product, alone = chosen_products(Product(narrow, norms), Product(wide, norms), VectorProduct(wide, norms))
     return ExactEngine(wide, product, norms, alone)
-
-
-def load_exact(index: Index, device: str) -> ExactEngine:
-    """The engine over the mapped rows of `index`. On the CPU nothing is copied; a CUDA device gets the half-precision
-    rows, and the float32 rows too where they fit (otherwise candidates are scored from the mapped ones).
-
-    Raises `DeviceUnavailable` where there is no such device or the rows do not fit.
-    """
-    where = resolve_device(device)
-    bind(where)
-    norms = index.manifest.norms
-    if where.type == "cpu":
-        return engine_on_cpu(index.vectors.full, index.vectors.half, norms)
-    full = tensor_of(index.vectors.full)
-    half = tensor_of(index.vectors.half).view(torch.bfloat16)
-    free, total = free_bytes(where)
-    room = free - _WORKSPACE_BYTES
-    need = half.numel() * half.element_size()
-    if need > room:
-        raise DeviceUnavailable(
-            f"the index {index.path} does not fit {where}: its rows need {_gib(need)}, and {_gib(max(room, 0))} of {_gib(total)} "
-            f"are free for them; use a larger device, or keep the index off the device (index.gpu = false)"
-        )
-    on_device = _copied(half, where)
-    if need + full.numel() * full.element_size() <= room:
-        full = _copied(full, where)
-    return ExactEngine(full, Product(on_device, norms), norms)
-
-
-def _copied(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`rows` on `device`, block by block, so that nothing else of their size is ever held."""
-    copied = torch.empty(rows.shape, dtype=rows.dtype, device=device)
-    for first in range(0, len(rows), _COPY_ROWS):
-        copied[first : first + _COPY_ROWS].copy_(rows[first : first + _COPY_ROWS])
-    return copied
-
-
-def _gib(size: int) -> str:
-    return f"{size / math.pow(1024, 3):.2f} GiB"

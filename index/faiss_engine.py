@@ -25,8 +25,8 @@ from .scoring import exact_scores, scaled_queries, unscaled
 from .store import Index
 from .vectors import PART
 
-GPU_K_MAX = 2_048
-"""Results of one search on a GPU (faiss, `GpuIndex::search`)."""
+CUDA_K_MAX = 2_048
+"""Results of one search on a CUDA device (faiss, `GpuIndex::search`)."""
 
 _PER_HIT = 4
 """Candidates scored again for each result, where more results are wanted than the calibration asked for."""
@@ -36,6 +36,7 @@ class FaissPartEngine:
     """`Engine` over a faiss index of (count, dim), whose effort `facts` tells, and float16 rows `refine` (count, dim) or None."""
 
     name = "faiss"
+    one_at_a_time = True
 
     def __init__(
         self, index: Any, facts: SearchFacts, refine: torch.Tensor | None, device: str = "cpu", k_max: int | None = None
@@ -138,4 +139,4 @@ def load_part(index: Index, device: str, gpus: int = 1) -> FaissPartEngine:
         return FaissPartEngine(read_part(index), facts, refine)
     from .faiss_gpu import clone
 
-    return FaissPartEngine(clone(read_part(index), index, str(where), gpus), facts, refine, str(where), GPU_K_MAX)
+    return FaissPartEngine(clone(read_part(index), index, str(where), gpus), facts, refine, str(where), CUDA_K_MAX)

@@ -29,7 +29,7 @@ def from_factory(factory: str, dim: int) -> Any:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise ConfigurationError(
-            f"faiss makes no index of {factory!r} for {dim} dimensions ({_reason(error)}); types are auto, flat, hnsw, "
+            f"faiss makes no index of {factory!r} for {dim} dimensions ({reason(error)}); types are auto, flat, hnsw, "
             f"compact, or a "
             "factory string of faiss such as IVF1024,SQ8"
         ) from None
@@ -48,7 +48,7 @@ def read_mapped(data: NDArray[np.uint8], where: str) -> Any:
     try:
         index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.size))
     except (RuntimeError, MemoryError) as error:
-        raise IndexDamaged(f"{where} is no index that faiss can read ({_reason(error)})") from None
+        raise IndexDamaged(f"{where} is no index that faiss can read ({reason(error)})") from None
     index.referenced_objects = [data]
     return index
 
@@ -94,7 +94,7 @@ def _innermost(faiss: Any, index: Any) -> Any:
     return index
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The end of faiss' message: before it stand the function, the file and the line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rsplit("Error: ", 1)[-1][:160]

@@ -8,7 +8,7 @@ import torch
 
 from .devices import bind, free_bytes, resolve_device
 from .errors import ConfigurationError, DeviceUnavailable
-from .faiss_files import import_faiss
+from .faiss_files import import_faiss, reason
 from .placement import Cloning, cloning, spanned
 from .store import Index
 
@@ -22,9 +22,8 @@ def clone(part: Any, index: Index, device: str, gpus: int) -> Any:
     faiss = import_faiss()
     if not hasattr(faiss, "StandardGpuResources"):
         raise ConfigurationError(
-            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], or keep the index off "
-            "the device "
-            "(index.gpu = false)"
+            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], or keep the index off the "
+            "device (index.gpu = false)"
         )
     bind(resolve_device(device))
     numbers = spanned(device, gpus, torch.cuda.device_count())
@@ -35,8 +34,8 @@ def clone(part: Any, index: Index, device: str, gpus: int) -> Any:
         return _cloned(faiss, part, plan)
     except RuntimeError as error:
         raise DeviceUnavailable(
-            f"faiss cannot put the index {index.path} ({index.manifest.factory}) on {device}: "
-            f"{str(error).splitlines()[0].rsplit('Error: ', 1)[-1]}; keep it off the device (index.gpu = false)"
+            f"faiss cannot put the index {index.path} ({index.manifest.factory}) on {device}: {reason(error)}; keep it off the "
+            f"device (index.gpu = false)"
         ) from None
 
 

@@ -50,21 +50,26 @@ class Product:
         self.matrix = matrix
         self.count, self.dim = matrix.shape
         self.dtype = matrix.dtype
+        self.device = matrix.device
         self._norms = norms
 
     def bound(self, queries: torch.Tensor) -> Bound:
         """For `queries` float32 (n, dim)."""
         exact = queries.double()
         norm = torch.linalg.vector_norm(exact, dim=1)
-        summing = self.dim * (_FLOAT32_SUM * norm * self._norms.full_max + _FLUSHED)
+        summing = self.summing(norm)
         if self.dtype == torch.float32:
             return Bound(summing, 0.0)
         error = torch.linalg.vector_norm(exact - queries.to(self.dtype).double(), dim=1)
         return Bound(error * self._norms.half_max + norm * self._norms.error_max + summing, _BF16_OUTPUT)
 
+    def summing(self, norm: torch.Tensor) -> torch.Tensor:
+        """How far the sums alone may be off, for queries of this norm."""
+        return self.dim * (_FLOAT32_SUM * norm * self._norms.full_max + _FLUSHED)
+
     def blocks(self, queries: torch.Tensor, block_rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """(first row, products (n, rows)) of one block of rows after the other."""
-        rounded = queries.to(self.dtype)
+        rounded = queries.to(self.matrix.dtype)
         for first in range(0, self.count, block_rows):
             yield first, rounded @ self.matrix[first : first + block_rows].T
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
 
@@ -99,6 +99,7 @@ class Pipeline:
         self._passages = passages
         self._index_version = index_version
         self._tokenizing = threading.Lock()
+        self._searching: AbstractContextManager[Any] = threading.Lock() if engine.one_at_a_time else nullcontext()
 
     def stream(self) -> AbstractContextManager[Any]:
         """For as long as a thread computes."""
@@ -190,7 +191,8 @@ class Pipeline:
         if not jobs:
             return {}
         blocks = [_rows(job) if job.work.vectors else encodings.vectors[encodings.places(job)] for job in jobs]
-        scores, rows = self._engine.search(np.concatenate(blocks), max(job.request.top_k for job in jobs))
+        with self._searching:
+            scores, rows = self._engine.search(np.concatenate(blocks), max(job.request.top_k for job in jobs))
         found = {}
         start = 0
         for job, block in zip(jobs, blocks, strict=True):

@@ -104,11 +104,11 @@ Work = Callable[[Sequence[str]], object]
 
 def _load(folder: str) -> Work:
     from ragpool.index.encoder import load_index_encoder
-    from ragpool.index.exact import load_exact
+    from ragpool.index.engine import load_engine
     from ragpool.index.store import open_index
 
     index = open_index(folder)
-    encoder, engine = load_index_encoder(index.manifest, "cpu", "float32"), load_exact(index, "cpu")
+    encoder, engine = load_index_encoder(index.manifest, "cpu", "float32"), load_engine(index, "cpu", "exact")
     raw = index.passages.raw
 
     def work(queries: Sequence[str]) -> object:

@@ -13,15 +13,15 @@ from ragpool.index.build import Built
 from ragpool.index.engine import load_engine
 from ragpool.index.errors import DeviceUnavailable
 from ragpool.index.exact import ExactEngine
-from ragpool.index.flat_faiss import FaissEngine, FaissProduct
+from ragpool.index.flat_faiss import FaissEngine, FaissProduct, HalfFaissProduct, filled
 from ragpool.index.manifest import HalfNorms
 from ragpool.index.product import Product, VectorProduct
-from ragpool.index.selection import chosen_products
+from ragpool.index.selection import chosen_products, fastest_top
 from ragpool.index.store import open_index
 from ragpool.index.vectors import from_bfloat16, to_bfloat16
 
 Floats = NDArray[np.float32]
-KINDS = ("half", "full", "vector", "faiss")
+KINDS = ("half", "full", "vector", "faiss", "half faiss", "shards")
 
 
 def norms_of(rows: Floats) -> HalfNorms:
@@ -36,11 +36,21 @@ def half_product(rows: Floats) -> Product:
 
 def engine_of(rows: Floats, kind: str = "half") -> ExactEngine:
     norms, full = norms_of(rows), torch.from_numpy(rows)
-    if kind == "faiss":
-        faiss = pytest.importorskip("faiss")
-        return FaissEngine(full, FaissProduct(faiss, full, norms), norms)
+    if kind in ("faiss", "half faiss", "shards"):
+        return FaissEngine(full, faiss_product(full, norms, kind), norms)
     product = half_product(rows) if kind == "half" else Product(full, norms)
     return ExactEngine(full, product, norms, VectorProduct(full, norms) if kind == "vector" else None)
+
+
+def faiss_product(full: torch.Tensor, norms: HalfNorms, kind: str) -> Product:
+    """As on a CUDA device, but that faiss keeps its float16 rows on the CPU."""
+    faiss = pytest.importorskip("faiss")
+    if kind == "faiss":
+        return FaissProduct(full, norms)
+    count = 2 if kind == "shards" else 1
+    codes = (faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    parts = [faiss.IndexScalarQuantizer(full.shape[1], *codes) for _ in range(count)]
+    return HalfFaissProduct(filled(parts, full), full, norms, torch.device("cpu"))
 
 
 def unit(rows: NDArray[np.float64]) -> Floats:
@@ -224,8 +234,33 @@ def test_engines_and_devices_that_are_not_there(small: Built) -> None:
             load_engine(index, "cpu", "quick")
         with pytest.raises(DeviceUnavailable, match="there is no device cuda:99 here: seen are cpu"):
             load_engine(index, "cuda:99")
-        with pytest.raises(DeviceUnavailable, match="faiss searches on cpu"):
-            load_engine(index, "cuda:0", "faiss")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize(("engine", "gpus"), [("auto", 1), ("exact", 1), ("faiss", 1), ("faiss", 2)])
+def test_on_a_gpu_it_finds_what_the_oracle_finds(small: Built, engine: str, gpus: int) -> None:
+    if torch.cuda.device_count() < gpus:
+        pytest.skip(f"there are no {gpus} CUDA devices here")
+    with open_index(small.path) as index:
+        rows = np.array(index.vectors.full)
+        found = load_engine(index, "cuda:0", engine, gpus).search(rows, 3)[1]
+        assert (found == np.argsort(-(rows.astype(np.float64) @ rows.astype(np.float64).T), axis=1, kind="stable")[:, :3]).all()
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_faster_product_of_a_device_is_taken_if_it_keeps_its_bound(wrong: int) -> None:
+    rows = cloud(np.random.default_rng(14), "random", 3_000, 64)
+    full, norms = torch.from_numpy(rows), norms_of(rows)
+    products: list[Product] = [half_product(rows), faiss_product(full, norms, "half faiss")]
+    fastest, seconds = fastest_top([lambda: products[0], lambda: products[1]], full)
+    assert seconds[fastest] == min(seconds) < np.inf
+    moved = torch.from_numpy(np.roll(rows, 1, axis=0).copy())  # its rows are not those that are asked for
+    products[wrong] = half_product(moved.numpy()) if wrong == 0 else faiss_product(moved, norms, "half faiss")
+    fastest, seconds = fastest_top([lambda: products[0], lambda: products[1]], full)
+    assert (fastest, seconds[wrong]) == (1 - wrong, np.inf)
+    with pytest.raises(RuntimeError, match="no product of this device keeps its bound"):
+        fastest_top([lambda: products[wrong]], full)
 
 
 @pytest.mark.parametrize("kind", KINDS)

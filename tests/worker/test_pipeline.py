@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +43,7 @@ class LengthEncoder:
 class RowEngine:
     """Row r scores x - r for a query (x, y)."""
 
-    name, device, dim, count = "rows", "cpu", 2, 6
+    name, device, dim, count, one_at_a_time = "rows", "cpu", 2, 6, False
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.tile(np.arange(min(k, self.count)), (len(queries), 1))
@@ -166,3 +168,33 @@ def test_a_reply_over_the_frame_limit_names_its_size_and_the_top_k_that_fits(pip
     (answer,) = pipeline.run([search(1, "a", top_k=6)], Limits(frame_max_bytes=200))
     assert answer.code == "too_large"
     assert "top_k" in answer.message
+
+
+class CountingEngine(RowEngine):
+    """Knows how many threads search at a time at most."""
+
+    def __init__(self, one_at_a_time: bool) -> None:
+        self.one_at_a_time = one_at_a_time
+        self.most = 0
+        self._inside = 0
+        self._both = threading.Barrier(2)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        self._inside += 1
+        self.most = max(self.most, self._inside)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._both.wait(0.2)  # until the other thread is here too, if it may be
+        self._inside -= 1
+        return super().search(queries, k)
+
+
+@pytest.mark.parametrize("one_at_a_time", [True, False])
+def test_threads_take_turns_at_an_engine_that_is_for_one(encoder: LengthEncoder, one_at_a_time: bool) -> None:
+    engine = CountingEngine(one_at_a_time)
+    pipeline = Pipeline(encoder, engine, Shelf(), "v1")
+    threads = [threading.Thread(target=pipeline.run, args=([search(number, "a question")], Limits())) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert engine.most == (1 if one_at_a_time else 2)

@@ -75,12 +75,12 @@ def _stock(folder: str) -> Answer:
 
 def _plugged(folder: str) -> Answer:
     from ragpool.index.encoder import load_index_encoder
-    from ragpool.index.exact import load_exact
+    from ragpool.index.engine import load_engine
     from ragpool.index.store import open_index
 
     index = open_index(folder)
     encoder = load_index_encoder(index.manifest, "cpu", "float32")
-    engine = load_exact(index, "cpu")
+    engine = load_engine(index, "cpu", "exact")
     passages = index.passages
 
     def answer(queries: Sequence[str]) -> list[bytes]:
