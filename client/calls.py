@@ -22,8 +22,11 @@ from .states import Fail, OpenSocket, Resolve, Send
 _POSITION = re.compile(r"\b(queries|vectors|texts|ids)\[([0-9]{1,9})\]")
 _ABOUT_THE_CHUNK = (BadRequest, TooLarge, PoisonRequest, RemoteFailure)
 
-GARBLED_MAX = 3
-"""Answers of one call that make no sense and are asked for again. The broker reads no bodies: garbage comes this far."""
+GARBLED_MAX = 7
+"""Answers to one chunk that make no sense before its caller is told. The broker reads no bodies: garbage comes this far."""
+
+GARBLED_PAUSE_S = 0.5
+"""It is asked for again at once, as another worker may answer; then after this long, doubled each time: some 30 s in all."""
 
 
 class Call:
@@ -40,7 +43,7 @@ class Call:
         self.result: Any = None
         self.error: RagpoolError | None = None
         self.done = False
-        self.garbled = 0
+        self.garbled: dict[int, int] = {}
 
     def take(self, chunk: Chunk, reply: Reply) -> None:
         """Keep what `reply` says. Raises `ProtocolError` where it does not fit."""
@@ -111,12 +114,21 @@ class Calls:
         self._done.clear()
         return out
 
-    def _submit(self, call: Call, chunks: Iterable[Chunk], now: float) -> None:
+    def _submit(self, call: Call, chunks: Iterable[Chunk], now: float, pause_s: float = 0.0) -> None:
         for behind, chunk in enumerate(chunks):
             identity = self._ids()
             self._by_id[identity] = call
             call.open[identity] = chunk
-            self._session.submit(identity, chunk, call.deadline, now, behind)
+            self._session.submit(identity, chunk, call.deadline, now, behind, pause_s)
+
+    def _asks_again(self, call: Call, chunk: Chunk, now: float) -> bool:
+        """The answer to `chunk` makes no sense: True where it is asked for again, maybe after a pause."""
+        times = call.garbled[chunk.start] = call.garbled.get(chunk.start, 0) + 1
+        pause_s = GARBLED_PAUSE_S * 2.0 ** (times - 1) if times > 1 else 0.0
+        if times >= GARBLED_MAX or now + pause_s >= call.deadline:
+            return False
+        self._submit(call, [chunk], now, pause_s)
+        return True
 
     def _resolve(self, command: Resolve, now: float) -> None:
         call = self._by_id.get(command.id)
@@ -126,9 +138,7 @@ class Calls:
         try:
             call.take(chunk, command.reply)
         except ProtocolError as error:
-            if call.garbled < GARBLED_MAX:
-                call.garbled += 1
-                self._submit(call, [chunk], now)
+            if self._asks_again(call, chunk, now):
                 return
             sentence = f"the answer does not fit the request: {error.message}"
             self._end(call, RemoteFailure(sentence, request_id=command.id.hex()), now)

@@ -18,7 +18,7 @@ TURN = 1 / 8
 
 
 class Stage(Enum):
-    """Where a pending request is: it waits here, it was sent, or the broker was busy and it is sent again later."""
+    """Where a pending request is: it waits here, it was sent, or it is sent later: the broker was busy, an answer was garbage."""
 
     WAITING = "waiting"
     SENT = "sent"
@@ -60,14 +60,20 @@ class Book:
     def get(self, identity: bytes) -> Pending | None:
         return self._by_id.get(identity)
 
-    def add(self, identity: bytes, chunk: Chunk, deadline: float, connect_by: float, behind: int) -> None:
-        """Raises `ValueError` for an id that is pending already."""
+    def add(
+        self, identity: bytes, chunk: Chunk, deadline: float, connect_by: float, behind: int, not_before: float | None = None
+    ) -> None:
+        """`not_before`: when it may be sent; None: at once. Raises `ValueError` for an id that is pending already."""
         if identity in self._by_id:
             raise ValueError(f"request {identity.hex()} is pending already")
         self._count += 1
         pending = Pending(identity, chunk, deadline, connect_by, (-chunk.priority, self._turn + behind, self._count))
         self._by_id[identity] = pending
-        heapq.heappush(self._ready, (pending.key, identity))
+        if not_before is None:
+            heapq.heappush(self._ready, (pending.key, identity))
+        else:
+            pending.stage, pending.retry_at = Stage.BACKOFF, not_before
+            self._alarm(not_before, pending)
         self._alarm(deadline, pending)
         if connect_by < deadline:
             self._alarm(connect_by, pending)

@@ -71,15 +71,16 @@ class Session:
 
     # ---- events ---------------------------------------------------------------------------------------------------------
 
-    def submit(self, identity: bytes, chunk: Chunk, deadline: float, now: float, behind: int = 0) -> None:
-        """`deadline` is a clock reading; `behind`: chunks of the same call that go before this one."""
+    def submit(self, identity: bytes, chunk: Chunk, deadline: float, now: float, behind: int = 0, pause_s: float = 0.0) -> None:
+        """`deadline` is a clock reading; `behind`: chunks of the same call that go before this one; `pause_s`: how long it waits
+        before it may be sent."""
         connect_by = math.inf if self._welcome else now + self._connect_timeout
         if self.state is State.CLOSED:
             self._out.append(Fail(identity, ClientClosed("the client is closed", request_id=identity.hex())))
             return
         if not self._book:
             self._silent, self._tick_at = 0, now + TICK_S
-        self._book.add(identity, chunk, deadline, connect_by, behind)
+        self._book.add(identity, chunk, deadline, connect_by, behind, now + pause_s if pause_s else None)
         if self.state is State.IDLE:
             self._move(Event.WANTED)
             self._connect()

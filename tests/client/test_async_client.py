@@ -116,7 +116,7 @@ def test_errors_are_raised_as_their_class() -> None:
         ):
             with double() as broker:
                 async with AsyncClient(broker.url) as client:
-                    assert isinstance(await error_of(client.search("poison")), expected)
+                    assert isinstance(await error_of(client.search("poison", timeout=0.5)), expected)
         with BusyBroker() as broker:
             async with AsyncClient(broker.url) as client:
                 assert await client.search("a")

@@ -17,6 +17,7 @@ import zmq
 
 SILENCE_S = 3.0
 PING_S = 1.0
+GARBLED_PAUSE_S = 0.1
 EMPTY = msgpack.packb({})
 
 Told = Callable[[int, float, str, str, list[str]], None]
@@ -123,7 +124,8 @@ class RawClient:
             self._answer(identity, "", ids)
         else:  # a worker's garbage that the broker, which reads no bodies, passed on: asked again, under a new id
             self._answered[identity] = asked = self._asked.pop(identity)
-            self._asked[os.urandom(16)] = Asked(asked.number, asked.question, asked.began, asked.deadline)
+            send_at = time.monotonic() + GARBLED_PAUSE_S
+            self._asked[os.urandom(16)] = Asked(asked.number, asked.question, asked.began, asked.deadline, send_at)
 
     def _answer(self, identity: bytes, code: str, ids: list[str]) -> None:
         self._answered[identity] = asked = self._asked.pop(identity)
