@@ -1,12 +1,12 @@
-"""Index types at scale, beside hnswlib and usearch on the same vectors: time to build, size, time to open, memory of workers,
-recall.
+"""Index types at scale, beside hnswlib and usearch on the same vectors: time to build and memory it takes, size, time to open,
+memory of workers, recall.
 
     python benchmarks/index_scale.py --rows 1000000 [--types flat,hnsw,compact] [--peers hnswlib,usearch]
 
 Vectors are real embeddings (by default those of the demo index), each with noise of `--noise` times its length, brought back to
-length 1. Graphs are built with the same M and efConstruction on all cores; everybody is queried on one thread, one batch of all
-queries, timed by the processor. QPS@0.95 is that of the least effort whose recall@10 reaches 0.95. `pip install ragpool[bench]`
-brings the peers.
+length 1. `peak` is the memory of its own (not mapped) that a build took at the most beyond what the process had before. Graphs
+are built with the same M and efConstruction on all cores; everybody is queried on one thread, one batch of all queries, timed by
+the processor. QPS@0.95 is that of the least effort whose recall@10 reaches 0.95. `pip install ragpool[bench]` brings the peers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,8 +71,8 @@ def main() -> None:
         truth = true_neighbours(blocks_of(matrix), queries, np.full(len(queries), -1))
         np.save(Path(folder, "queries.npy"), queries[:64])
         print(f"{given.rows:,} x {matrix.shape[1]}, {len(queries):,} queries, built on {given.threads} threads, queried on 1\n")
-        print(f"{'':<9}{'build s':>9}{'MB':>9}{'in memory':>10}{'open s':>8}{'PSS 1':>8}{'PSS 4':>8}{'recall':>8}{'QPS':>8}"
-              f"{'QPS@0.95':>10}")  # fmt: skip
+        print(f"{'':<9}{'build s':>9}{'peak MB':>9}{'MB':>9}{'in memory':>10}{'open s':>8}{'PSS 1':>8}{'PSS 4':>8}"
+              f"{'recall':>8}{'QPS':>8}{'QPS@0.95':>10}")  # fmt: skip
         for name in filter(None, given.types.split(",")):
             ours(name, path, matrix, queries, truth, Path(folder), given.threads)
         for name in filter(None, given.peers.split(",")):
@@ -100,9 +101,8 @@ def vectors(folder: Path, given: argparse.Namespace) -> tuple[Path, Floats]:
 
 
 def ours(name: str, path: Path, matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
-    began = time.perf_counter()
-    out = assembled(name, path, matrix.shape, folder / name, threads)
-    built = time.perf_counter() - began
+    with Building() as build:
+        out = assembled(name, path, matrix.shape, folder / name, threads)
     verify_once(open_index(out), folder / "cache")
     one_thread()
     began = time.perf_counter()
@@ -120,7 +120,7 @@ def ours(name: str, path: Path, matrix: Floats, queries: Floats, truth: NDArray[
         best = at_bar((lambda some, one=one: one.search(some, K)[1] for one in tries), queries, truth)
     size = sum(entry.size for role, entry in index.manifest.files.items() if role not in (ROWS, OFFSETS, IDS))
     held = [memory(out, folder, workers) for workers in (1, 4)]
-    line(name, built, size, facts.part_bytes or size, opened, *held, recall(found.tolist(), truth), rate, best)
+    line(name, build, size, facts.part_bytes or size, opened, *held, recall(found.tolist(), truth), rate, best)
     print(f"{'':<9}{index.manifest.factory}, effort {facts.effort}, {facts.candidates} candidates, held-out recall "
           f"{facts.recall_at_10:.4f}")  # fmt: skip
 
@@ -202,11 +202,10 @@ def one_thread() -> None:
 def of_hnswlib(matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
     import hnswlib
 
-    began = time.perf_counter()
-    index = hnswlib.Index("ip", matrix.shape[1])
-    index.init_index(len(matrix), M=HNSW_LINKS, ef_construction=HNSW_EF_CONSTRUCTION, random_seed=SEED)
-    index.add_items(matrix, num_threads=threads)
-    built = time.perf_counter() - began
+    with Building() as build:
+        index = hnswlib.Index("ip", matrix.shape[1])
+        index.init_index(len(matrix), M=HNSW_LINKS, ef_construction=HNSW_EF_CONSTRUCTION, random_seed=SEED)
+        index.add_items(matrix, num_threads=threads)
     index.save_index(str(folder / "hnswlib"))
     size = (folder / "hnswlib").stat().st_size
 
@@ -219,17 +218,17 @@ def of_hnswlib(matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder
 
     best = at_bar((search(effort) for effort in EFFORTS), queries, truth)
     found, rate = asked(search(64), queries)
-    line("hnswlib", built, size, size, None, None, None, recall(found.tolist(), truth), rate, best)
+    line("hnswlib", build, size, size, None, None, None, recall(found.tolist(), truth), rate, best)
 
 
 def of_usearch(matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
     from usearch.index import Index
 
     for dtype in ("f32", "f16"):
-        began = time.perf_counter()
-        index = Index(ndim=matrix.shape[1], metric="ip", dtype=dtype, connectivity=HNSW_LINKS, expansion_add=HNSW_EF_CONSTRUCTION)
-        index.add(np.arange(len(matrix)), matrix, threads=threads)
-        built = time.perf_counter() - began
+        with Building() as build:
+            settings = {"metric": "ip", "connectivity": HNSW_LINKS, "expansion_add": HNSW_EF_CONSTRUCTION}
+            index = Index(ndim=matrix.shape[1], dtype=dtype, **settings)
+            index.add(np.arange(len(matrix)), matrix, threads=threads)
         index.save(str(folder / "usearch"))
         size = (folder / "usearch").stat().st_size
 
@@ -242,7 +241,7 @@ def of_usearch(matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder
 
         best = at_bar((search(effort) for effort in EFFORTS), queries, truth)
         found, rate = asked(search(64), queries)
-        line(f"us. {dtype}", built, size, size, None, None, None, recall(found.tolist(), truth), rate, best)
+        line(f"us. {dtype}", build, size, size, None, None, None, recall(found.tolist(), truth), rate, best)
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
@@ -268,10 +267,42 @@ def at_bar(searches: Iterator[Callable[[Floats], NDArray[np.int64]]], queries: F
     return None
 
 
-def line(name: str, built: float, size: int, held: int, opened: float | None, *rest: float | None) -> None:
+class Building:
+    """Seconds of what is done while it is entered, and the most memory of its own that it took meanwhile."""
+
+    def __enter__(self) -> Building:
+        self._before = self._peak = anonymous()
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look)
+        self._watch.start()
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._began
+        self._over.set()
+        self._watch.join()
+
+    @property
+    def peak(self) -> int:
+        return self._peak - self._before
+
+    def _look(self) -> None:
+        while not self._over.wait(0.05):
+            self._peak = max(self._peak, anonymous())
+
+
+def anonymous() -> int:
+    """Bytes of this process that are no file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+
+def line(name: str, build: Building, size: int, held: int, opened: float | None, *rest: float | None) -> None:
     one, four, found, rate, best = rest
-    print(f"{name:<9}{built:>9.1f}{size / 1e6:>9.1f}{held / 1e6:>10.1f}{shown(opened, 8, 3)}{shown(one, 8, 0)}{shown(four, 8, 0)}"
-          f"{shown(found, 8, 4)}{shown(rate, 8, 0)}{shown(best, 10, 0)}", flush=True)  # fmt: skip
+    print(f"{name:<9}{build.seconds:>9.1f}{build.peak / 1e6:>9.0f}{size / 1e6:>9.1f}{held / 1e6:>10.1f}"
+          f"{shown(opened, 8, 3)}{shown(one, 8, 0)}{shown(four, 8, 0)}{shown(found, 8, 4)}{shown(rate, 8, 0)}"
+          f"{shown(best, 10, 0)}", flush=True)  # fmt: skip
 
 
 def shown(value: float | None, width: int, digits: int) -> str:
