@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import subprocess
@@ -25,30 +24,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from made_index import SEED, made_index
 from numpy.typing import NDArray
 from ragpool.index.build import ensure_demo_index
-from ragpool.index.build_finish import tools
 from ragpool.index.effort import recall, true_neighbours
 from ragpool.index.engine import load_engine
 from ragpool.index.faiss_engine import FaissPartEngine, read_part
 from ragpool.index.faiss_part import blocks_of
 from ragpool.index.index_types import HNSW_EF_CONSTRUCTION, HNSW_LINKS
-from ragpool.index.manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity
-from ragpool.index.passage import Passage, pack_passage
-from ragpool.index.passage_writer import PassageWriter
+from ragpool.index.manifest import FLAT
 from ragpool.index.passages import IDS, OFFSETS, ROWS
-from ragpool.index.sealed import Unsealed
-from ragpool.index.staging import publish, seal
 from ragpool.index.store import open_index
-from ragpool.index.vector_files import Wanted, make_vector_files
-from ragpool.index.vectors import FULL, EncodedRows
 from ragpool.index.verify import verify_once
 
 Floats = NDArray[np.float32]
 K = 10
 BAR = 0.95
 EFFORTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-SEED = 7
 
 
 def main() -> None:
@@ -102,7 +94,7 @@ def vectors(folder: Path, given: argparse.Namespace) -> tuple[Path, Floats]:
 
 def ours(name: str, path: Path, matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
     with Building() as build:
-        out = assembled(name, path, matrix.shape, folder / name, threads)
+        out = made_index(path, *matrix.shape, folder / name, name, threads)
     verify_once(open_index(out), folder / "cache")
     one_thread()
     began = time.perf_counter()
@@ -123,33 +115,6 @@ def ours(name: str, path: Path, matrix: Floats, queries: Floats, truth: NDArray[
     line(name, build, size, facts.part_bytes or size, opened, *held, recall(found.tolist(), truth), rate, best)
     print(f"{'':<9}{index.manifest.factory}, effort {facts.effort}, {facts.candidates} candidates, held-out recall "
           f"{facts.recall_at_10:.4f}")  # fmt: skip
-
-
-def assembled(type_: str, path: Path, shape: tuple[int, int], out: Path, threads: int) -> Path:
-    """An index directory of the rows in `path`, with passages that say nothing, by the same functions as a build."""
-    count, dim = shape
-    staged = out / ".build"
-    staged.mkdir(parents=True)
-    os.link(path, staged / FULL)
-    passages = PassageWriter(staged)
-    for first in range(0, count, 4_096):
-        ids = [str(row) for row in range(first, min(first + 4_096, count))]
-        passages.append(ids, [pack_passage(Passage(id_, "", "x", {})) for id_ in ids])
-    passages.finish()
-    passages.close()
-    made = make_vector_files(EncodedRows(staged / FULL, count, dim), Wanted(type_, 32, SEED, threads), staged)
-    if FULL in made.widths:  # sealing writes to the file
-        (staged / FULL).unlink()
-        (staged / FULL).write_bytes(path.read_bytes())
-    widths = {ROWS: 0, OFFSETS: 1, IDS: 2, **made.widths}
-    version = "0123456789abcdef"
-    files = seal({role: Unsealed(staged / role) for role in widths}, count, widths, version)
-    publish(staged, out, Manifest(
-        FORMAT, version, datetime.datetime.now(datetime.timezone.utc).isoformat(), made.type, made.factory, count, dim,
-        INNER_PRODUCT, True, ModelIdentity("none", "0" * 64), "", "", 1, "float32", "cpu",
-        CorpusFacts(("benchmark",), "", "", "", "text", 0), made.norms, tools(), files, made.search,
-    ))  # fmt: skip
-    return out
 
 
 def memory(out: Path, folder: Path, workers: int) -> float:

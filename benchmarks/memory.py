@@ -7,43 +7,31 @@ workers is the memory they take together. The last line is `further worker N MiB
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from bench_parts import mappings_kib, pss_kib, table
 from local_pool import pool, questions
+from made_index import made_index
 from ragpool.client import Client
 from ragpool.index.build import ensure_demo_index
-from ragpool.index.manifest import read_manifest
-from ragpool.index.passage import Passage, pack_passage
-from ragpool.index.passage_writer import PassageWriter
-from ragpool.index.passages import IDS, OFFSETS, ROWS
-from ragpool.index.staging import publish, seal, staging
-from ragpool.index.vectors import FULL, HALF, VectorWriter
+from ragpool.index.manifest import FLAT, read_manifest
 
-VERSION = "0123456789abcdef"
 STEP = 10_000
 ASKED = 64
 
 
-def random_index(out: Path, count: int) -> None:
-    """An index of `count` random unit rows in `out`, which says that the demo's model made them."""
+def random_index(folder: Path, count: int) -> Path:
+    """A flat index of `count` random unit rows in `folder`, which says that the demo's model made them."""
     demo = read_manifest(ensure_demo_index())
     rng = np.random.default_rng(0)
-    with staging(out) as folder:
-        passages, vectors = PassageWriter(folder), VectorWriter(folder, demo.dim)
+    with open(folder / "rows", "wb") as file:
         for first in range(0, count, STEP):
-            numbers = range(first, min(first + STEP, count))
-            texts = [pack_passage(Passage(f"p{n}", f"title {n}", "a passage of some length " * 20)) for n in numbers]
-            passages.append([f"p{n}" for n in numbers], texts)
-            rows = rng.standard_normal((len(numbers), demo.dim), dtype=np.float32)
-            vectors.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-        passages.finish()
-        widths = {ROWS: 0, OFFSETS: 1, IDS: 2, FULL: demo.dim, HALF: demo.dim}
-        files = seal({**passages.writers(), **vectors.writers()}, count, widths, VERSION)
-        publish(folder, out, dataclasses.replace(demo, version=VERSION, count=count, norms=vectors.norms(), files=files))
+            rows = rng.standard_normal((min(STEP, count - first), demo.dim), dtype=np.float32)
+            file.write((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4").tobytes())
+    text = "a passage of some length " * 20
+    return made_index(folder / "rows", count, demo.dim, folder / "index", FLAT, 1, text=text, like=demo)
 
 
 def measure(index: Path, workers: int, port: int) -> tuple[float, dict[str, int]]:
@@ -65,8 +53,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5597)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ragpool-memory-") as folder:
-        index = Path(folder).resolve() / "index"
-        random_index(index, options.vectors)
+        index = random_index(Path(folder).resolve(), options.vectors)
         size = sum(file.stat().st_size for file in index.iterdir()) / 2**20
         found = [measure(index, workers, options.port) for workers in range(1, options.workers + 1)]
     titles = ("workers", "PSS MiB", "more than before", "index files Rss MiB", "their Pss", "private dirty")
