@@ -26,20 +26,30 @@ from .store import Index
 from .vectors import PART
 
 CUDA_K_MAX = 2_048
-"""Results of one search on a CUDA device (faiss, `GpuIndex::search`)."""
+"""Results of one search on a CUDA device, and lists that it visits (faiss, `GpuIndex::search`, `validateNProbe`)."""
 
 _PER_HIT = 4
 """Candidates scored again for each result, where more results are wanted than the calibration asked for."""
 
 
 class FaissPartEngine:
-    """`Engine` over a faiss index of (count, dim), whose effort `facts` tells, and float16 rows `refine` (count, dim) or None."""
+    """`Engine` over a faiss index of (count, dim), whose effort `facts` tells, and float16 rows `refine` (count, dim) or None.
+
+    `part`: the index on the CPU that `index` was cloned from, None where it is that itself: what a clone is made of only the
+    original tells.
+    """
 
     name = "faiss"
     one_at_a_time = True
 
     def __init__(
-        self, index: Any, facts: SearchFacts, refine: torch.Tensor | None, device: str = "cpu", k_max: int | None = None
+        self,
+        index: Any,
+        facts: SearchFacts,
+        refine: torch.Tensor | None,
+        device: str = "cpu",
+        k_max: int | None = None,
+        part: Any = None,
     ) -> None:
         self.count, self.dim = int(index.ntotal), int(index.d)
         self.device = device
@@ -47,8 +57,9 @@ class FaissPartEngine:
         self._facts = facts
         self._refine = refine
         self._k_max = k_max
-        self._parameter = effort_of(index) if device == "cpu" else (PROBES if facts.effort and hasattr(index, "nprobe") else "")
-        self._lists = lists_of(index) if device == "cpu" else int(getattr(index, "nlist", 0))
+        self._parameter = effort_of(index if part is None else part)
+        self._lists = lists_of(index if part is None else part)
+        self._effort_max = self._lists if k_max is None else min(self._lists, k_max)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Engine.search`."""
@@ -64,8 +75,8 @@ class FaissPartEngine:
         effort = self._effort(depth)
         scores, rows = self._found(scaled, depth, effort)
         short = np.flatnonzero((rows[:, :k] < 0).any(axis=1)) if self._parameter == PROBES else np.empty(0, np.int64)
-        while len(short) and effort < self._lists:
-            effort = min(4 * effort, self._lists)
+        while len(short) and effort < self._effort_max:
+            effort = min(4 * effort, self._effort_max)
             scores[short], rows[short] = self._found(scaled[short], depth, effort)
             short = short[(rows[short, :k] < 0).any(axis=1)]
         return self._best(scaled, scores, rows, k, exponents)
@@ -80,14 +91,11 @@ class FaissPartEngine:
         if self._parameter == EF_SEARCH:
             return max(self._facts.effort, depth if depth <= NEIGHBOURS else 2 * depth)
         if self._parameter == PROBES:
-            return min(self._lists, max(self._facts.effort, -(-2 * depth * self._lists // self.count)))
+            return min(self._effort_max, max(self._facts.effort, -(-2 * depth * self._lists // self.count)))
         return 0
 
     def _found(self, queries: NDArray[np.float32], depth: int, effort: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if self.device == "cpu":
-            set_effort(self._index, self._parameter, effort)
-        elif self._parameter:
-            self._index.nprobe = effort
+        set_effort(self._index, self._parameter, effort)
         scores, rows = self._index.search(queries, depth)
         return scores, rows
 
@@ -139,4 +147,5 @@ def load_part(index: Index, device: str, gpus: int = 1) -> FaissPartEngine:
         return FaissPartEngine(read_part(index), facts, refine)
     from .faiss_gpu import clone
 
-    return FaissPartEngine(clone(read_part(index), index, str(where), gpus), facts, refine, str(where), CUDA_K_MAX)
+    part = read_part(index)
+    return FaissPartEngine(clone(part, index, str(where), gpus), facts, refine, str(where), CUDA_K_MAX, part)

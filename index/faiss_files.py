@@ -62,10 +62,11 @@ def effort_of(index: Any) -> str:
 
 
 def set_effort(index: Any, parameter: str, value: int) -> None:
-    """Sets `nprobe` or `efSearch` of an index, also behind transforms."""
+    """Sets `nprobe` or `efSearch` of an index, also behind transforms and in shards, on the CPU and on CUDA devices."""
     faiss = import_faiss()
     if parameter == PROBES:
-        faiss.extract_index_ivf(index).nprobe = value
+        for part in _inverted(faiss, index):
+            part.nprobe = value
     elif parameter == EF_SEARCH:
         faiss.downcast_index(_innermost(faiss, index)).hnsw.efSearch = value
 
@@ -86,6 +87,15 @@ def listed_rows(index: Any) -> NDArray[np.int64] | None:
     sizes = [lists.list_size(number) for number in range(lists.nlist)]
     rows = [faiss.rev_swig_ptr(lists.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+
+def _inverted(faiss: Any, index: Any) -> list[Any]:
+    """The inverted files in an index. Those of a CUDA device are of a class of their own, which faiss' own search for them on
+    the CPU (`try_extract_index_ivf`) does not know."""
+    index = faiss.downcast_index(_innermost(faiss, index))
+    if isinstance(index, faiss.IndexShards):
+        return [part for number in range(index.count()) for part in _inverted(faiss, index.at(number))]
+    return [index if hasattr(index, PROBES) else faiss.extract_index_ivf(index)]
 
 
 def _innermost(faiss: Any, index: Any) -> Any:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -444,13 +445,62 @@ def test_the_engine_is_the_one_for_the_type(build: Callable[..., Built]) -> None
         assert engine.name == "faiss"
 
 
+def transformed() -> Any:
+    """A rotation before an inverted file, as a compact index has it."""
+    import faiss
+
+    index = faiss.index_factory(DIM, "RR32,IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(Numbered.rows)
+    index.add(Numbered.rows)
+    return index
+
+
+def cloned(original: Any, parts: int) -> Any:
+    """`original` as faiss' cloner puts it on so many CUDA devices: where they are several, the shards are behind the rotation."""
+    import faiss
+
+    if parts == 1:
+        return faiss.clone_index(original)
+    shards = faiss.IndexShards(DIM, False, False)
+    turned = original.chain.at(0).apply(Numbered.rows)
+    for number in range(parts):
+        shard = faiss.clone_index(faiss.downcast_index(original.index))
+        shard.reset()
+        own = np.arange(number, COUNT, parts)
+        shard.add_with_ids(turned[own], own)
+        shards.add_shard(shard)
+    whole = faiss.IndexPreTransform(original.chain.at(0), shards)
+    whole.referenced_objects = [original, shards]
+    return whole
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_effort_reaches_a_clone_behind_a_transform_and_in_shards(parts: int) -> None:
+    original, facts, queries = transformed(), SearchFacts(effort=12), near(100)
+    here = FaissPartEngine(original, facts, None)
+    there = FaissPartEngine(cloned(original, parts), facts, None, "cuda:0", 2_048, original)
+    for k in (1, 10, 2_000):  # the last one wants every list
+        assert (there.search(queries, k)[1] == here.search(queries, k)[1]).all()
+    assert recall(there.search(queries, 10)[1].tolist(), exact(queries, 10)) >= 0.99
+
+
+def test_a_clone_visits_no_more_lists_than_a_device_can() -> None:
+    import faiss
+
+    original = transformed()
+    capped = FaissPartEngine(original, SearchFacts(effort=12), None, "cuda:0", 4, original)
+    capped.search(near(5), 2)
+    assert faiss.extract_index_ivf(original).nprobe == 4
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("type_", ["IVF16,SQ8", "compact"])
 @pytest.mark.parametrize("gpus", [1, 2])
-def test_on_a_gpu_it_finds_what_it_finds_on_the_cpu(build: Callable[..., Built], gpus: int) -> None:
+def test_on_a_gpu_it_finds_what_it_finds_on_the_cpu(build: Callable[..., Built], type_: str, gpus: int) -> None:
     if torch.cuda.device_count() < gpus:
         pytest.skip(f"there are no {gpus} CUDA devices here")
-    with open_index(build("IVF16,SQ8").path) as index:
+    with open_index(build(type_).path) as index:
         here, there = load_engine(index, "cpu"), load_engine(index, "cuda:0", gpus=gpus)
         assert there.device == "cuda:0"
         queries = near(100)
