@@ -215,7 +215,8 @@ def config_command(config: str | None, as_json: bool, **flags: object) -> None:
     if not as_json:
         click.echo(render.to_toml(loaded), nl=False)
         for device, choice in chosen.items():
-            click.echo(f"# calibrated on {device}: backend {choice.backend}, max_batch {choice.max_batch}")
+            engine = f", engine {choice.engine}" if choice.engine else ""
+            click.echo(f"# calibrated on {device}: backend {choice.backend}, max_batch {choice.max_batch}{engine}")
         return
     told = {device: {"backend": choice.backend, "max_batch": choice.max_batch} for device, choice in chosen.items()}
     document = render.to_json(loaded)

@@ -48,11 +48,15 @@ def examine(settings: Settings, paths: RunPaths) -> Iterator[Finding]:
     yield from _faiss()
     yield from _runtimes()
     chosen = devices.resolve(settings.pool.devices, os.environ)
-    count = devices.worker_count(settings.pool.workers, chosen, usable_cores())
+    try:
+        settings = resolved(settings, chosen)
+    except ConfigurationError as error:
+        yield Finding(BAD, "devices", str(error))
+        return
     yield from _devices(chosen)
     yield from _device_memory(chosen)
-    yield from _memory(count, chosen)
-    yield from _index(settings, chosen)
+    yield from _memory(settings.pool.workers, chosen)
+    yield from _index(settings)
     yield from _run_directory(paths)
     yield from _addresses(settings, paths)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -117,7 +121,7 @@ def _memory(count: int, chosen: tuple[str, ...]) -> Iterator[Finding]:
     yield Finding(GOOD, "cores", f"{usable_cores()} usable, {max(1, usable_cores() // count)} for each worker")
 
 
-def _index(settings: Settings, chosen: tuple[str, ...]) -> Iterator[Finding]:
+def _index(settings: Settings) -> Iterator[Finding]:
     if not settings.index.path:
         yield Finding(GOOD, "index", "none given: the built-in demo index is served")
         return
@@ -128,7 +132,7 @@ def _index(settings: Settings, chosen: tuple[str, ...]) -> Iterator[Finding]:
         return
     told = f"{manifest.count:,} passages x {manifest.dim}, {manifest.type}, built with {manifest.model.name}"
     yield Finding(GOOD, "index", f"{settings.index.path}: {told}")
-    yield from _encoding(manifest, resolved(settings, chosen))
+    yield from _encoding(manifest, settings)
 
 
 def _encoding(manifest: Manifest, settings: Settings) -> Iterator[Finding]:
@@ -142,6 +146,7 @@ def _encoding(manifest: Manifest, settings: Settings) -> Iterator[Finding]:
             continue
         choice = calibration.recall(calibration.of_pool(manifest, settings, device))
         told = f"calibrated: {choice.backend}, batches of up to {choice.max_batch}" if choice else "calibrated at the first start"
+        told += f", a flat index by the engine {choice.engine}" if choice and choice.engine else ""
         yield Finding(GOOD, f"encoder on {device}", f"{' or '.join(able)} in {worker.dtype}; {told}")
 
 

@@ -21,7 +21,8 @@ from ..conf.paths import RunPaths, connect_address, run_dir
 from ..conf.settings import ConfigurationError, Settings
 from ..index import calibration, runtimes
 from ..index.demo import demo_index_dir
-from ..index.manifest import MANIFEST_NAME, read_manifest
+from ..index.engine import AUTO
+from ..index.manifest import FLAT, MANIFEST_NAME, Manifest, read_manifest
 from ..supervisor import rundir
 from ..supervisor.aims import Aim
 from ..supervisor.loop import Supervisor
@@ -32,6 +33,7 @@ CALIBRATION_MAX_S = 60.0
 """Loading, a first export and measuring together; on a machine that takes longer the pool starts with defaults."""
 
 _POLL_S = 0.5
+_UNCALIBRATED = "the encoder is not calibrated; the pool serves with defaults"
 
 
 def paths_of(settings: Settings) -> RunPaths:
@@ -47,6 +49,7 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
         if warning not in loaded.warnings:
             click.echo(f"warning: {warning}", err=True)
     paths = paths_of(loaded.settings)
+    devices.groups(chosen, loaded.settings.index)  # before an index is built for them
     with rundir.claim(paths):
         settings, version, told = _with_index(loaded.settings, demo, chosen)
         settings = resolved(settings, chosen)
@@ -62,8 +65,9 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
 
 
 def resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
-    """With everything that "auto" and 0 stand for, so that all processes mean the same."""
-    count = devices.worker_count(settings.pool.workers, chosen, usable_cores())
+    """With everything that "auto" and 0 stand for, so that all processes mean the same. Raises `ConfigurationError` where the
+    devices cannot be divided among the workers."""
+    count = devices.worker_count(settings.pool.workers, devices.placed(chosen, settings.index), usable_cores())
     return replace(
         settings,
         pool=replace(settings.pool, devices=chosen, workers=count),
@@ -119,11 +123,12 @@ def calibrated(settings: Settings) -> dict[str, calibration.Choice]:
 
 
 def _calibrate(settings: Settings) -> None:
-    """Have measured, before any worker starts, what is not remembered of how they encode fastest. Failing costs the defaults."""
-    if settings.worker.max_batch and settings.worker.backend != calibration.AUTO:
-        return
+    """Have measured, before any worker starts, what is not remembered of how they encode and search fastest. Failing costs the
+    defaults."""
     manifest = read_manifest(settings.index.path)
     for device in {name.partition(":")[0]: name for name in reversed(settings.pool.devices)}.values():
+        if not _leaves_a_choice(settings, manifest, device):
+            continue
         wanted = calibration.of_pool(manifest, settings, device)
         if calibration.recall(wanted) is not None:
             continue
@@ -132,7 +137,17 @@ def _calibrate(settings: Settings) -> None:
         args = ("calibrate", settings.index.path, "--quiet", *wish, *_model_of(settings))
         spec = ChildSpec("calibrate", "ragpool.index.cli", args, env=thread_environment(wanted["threads"]))
         if _run(spec, CALIBRATION_MAX_S):
-            click.echo("warning: the encoder is not calibrated; the pool serves with defaults", err=True)
+            known = calibration.recall(wanted) is not None
+            told = "the engines could not be measured; exact serves" if known else _UNCALIBRATED
+            click.echo(f"warning: {told}", err=True)
+
+
+def _leaves_a_choice(settings: Settings, manifest: Manifest, device: str) -> bool:
+    """Whether what is measured would decide anything: about the encoder, or the engine of a flat index on a CUDA device."""
+    if not settings.worker.max_batch or settings.worker.backend == calibration.AUTO:
+        return True
+    index = settings.index
+    return device != devices.CPU and index.gpu and index.engine == AUTO and index.gpus_per_worker == 1 and manifest.type == FLAT
 
 
 def _build(*args: str) -> None:
@@ -194,7 +209,8 @@ def _supervisor(settings: Settings, version: str, paths: RunPaths, summary: str)
 def worker_spec(settings: Settings, aim: Aim, backend: str, slot: int) -> ChildSpec:
     """The worker of `slot`, serving what it is to: devices in turn, and its share of the cores."""
     settings = replace(settings, index=replace(settings.index, path=aim.folder or aim.index))
-    device = settings.pool.devices[slot % len(settings.pool.devices)]
+    told = devices.placed(settings.pool.devices, settings.index)
+    device = told[slot % len(told)]
     threads = max(1, usable_cores() // max(1, settings.pool.workers))
     return ChildSpec(
         WORKER,

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from .settings import ConfigurationError, IndexSettings, Settings
+
 AUTO = "auto"
 CPU = "cpu"
 
@@ -33,11 +35,51 @@ def resolve(devices: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, 
     return tuple(f"cuda:{number}" for number in range(count)) or (CPU,)
 
 
-def worker_count(wanted: int, devices: tuple[str, ...], cores: int) -> int:
-    """Workers of a pool: `wanted`, or where that is 0 one for each CUDA device, on cpu one for each usable core, at most 4."""
+def groups(devices: tuple[str, ...], index: IndexSettings) -> tuple[tuple[str, ...], ...]:
+    """`devices`, resolved, as the index of one worker after the other spans them: `index.gpus_per_worker` CUDA devices each, in
+    their order, but only where it stands on the device at all (`index.gpu`); a cpu device is a group of its own.
+
+    Raises `ConfigurationError` where they cannot be divided so, or a group's numbers do not follow each other: a worker is told
+    its first device, and spans those after it.
+    """
+    size = index.gpus_per_worker if index.gpu else 1
+    on_cuda = [device for device in devices if device != CPU]
+    if size == 1 or not on_cuda:
+        return tuple((device,) for device in devices)
+    told = f"index.gpus_per_worker is {size} and the devices of the pool are {', '.join(devices)}"
+    if len(on_cuda) % size:
+        raise ConfigurationError(f"{told}: {len(on_cuda)} CUDA devices cannot be divided into groups of {size}")
+    cut = [tuple(on_cuda[first : first + size]) for first in range(0, len(on_cuda), size)]
+    for group in cut:
+        if [_number(device) for device in group] != list(range(_number(group[0]), _number(group[0]) + size)):
+            raise ConfigurationError(f"{told}: one worker would span {', '.join(group)}, whose numbers must follow each other")
+    return (*cut, *((CPU,) for device in devices if device == CPU))
+
+
+def placed(devices: tuple[str, ...], index: IndexSettings) -> tuple[str, ...]:
+    """The devices that workers are told, slot after slot in turn: the first of each group. Raises as `groups`."""
+    return tuple(group[0] for group in groups(devices, index))
+
+
+def sharing(settings: Settings, device: str) -> int:
+    """How many workers of a pool whose `settings` are resolved put their index on a device of the group that begins with
+    `device`: of its devices the one with the most."""
+    cut = groups(settings.pool.devices, settings.index)
+    own = next((group for group in cut if group[0] == device), (device,))
+    slots = [cut[slot % len(cut)] for slot in range(settings.pool.workers)]
+    return max(1, max(sum(part in group for group in slots) for part in own))
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def worker_count(wanted: int, told: tuple[str, ...], cores: int) -> int:
+    """Workers of a pool: `wanted`, or where that is 0 one for each CUDA device that one is `told` (the first of a group), on cpu
+    one for each usable core, at most 4."""
     if wanted:
         return wanted
-    on_cuda = sum(1 for device in devices if device != CPU)
+    on_cuda = sum(1 for device in told if device != CPU)
     return on_cuda or max(1, min(cores, 4))
 
 

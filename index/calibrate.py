@@ -1,10 +1,12 @@
-"""[GPU] Measures which backend, and how large a batch, encodes queries fastest here: once for each setup, in bounded time.
+"""[GPU] Measures which backend, and how large a batch, encodes queries fastest here, and on a CUDA device which engine searches
+them sooner: once for each setup, in bounded time.
 
 Only modes with equal answers compete. It measures and remembers; who serves recalls. Never run by a worker.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from . import runtimes
 from .calibration import Choice, calibrating, recall, remember, setup
 from .devices import bind, resolve_device
 from .encoder import SentenceEncoder, load_encoder
+from .engine_trial import Rates, sooner, try_engines
 from .errors import ConfigurationError
 from .model_loading import choose_dtype
 
@@ -107,6 +110,9 @@ def _calibrate(
         raise ConfigurationError(f"no backend can serve the model {model}: {'; '.join(passed_over)}")
     choice = choose(measure(encoders, BATCHES[where.type]))
     wanted = setup(encoders[0].fingerprint, str(where), dtype, backend, torch.get_num_threads())
+    if where.type == "cuda":
+        remember(wanted, with_engine(choice, {}), cache_dir)  # it stands should the trial end this process
+        choice = with_engine(choice, try_engines(encoders[0].dim, where))
     return Calibrated(choice, wanted, tuple(passed_over), fresh=True, kept=remember(wanted, choice, cache_dir))
 
 
@@ -139,6 +145,12 @@ def choose(rates: Mapping[tuple[str, int], float]) -> Choice:
     enough = GOOD_ENOUGH * max(rates.values())
     size = min(size for (name, size), rate in rates.items() if name == backend and rate >= enough)
     return Choice(backend, size, {f"{name} {size}": round(rate, 1) for (name, size), rate in sorted(rates.items())})
+
+
+def with_engine(choice: Choice, seconds: Rates) -> Choice:
+    """`choice` with the engine that `seconds` by (engine, batch) speak for."""
+    told = {f"{name} {size}": round(1e3 * took, 3) for (name, size), took in sorted(seconds.items())}
+    return dataclasses.replace(choice, engine=sooner(seconds), searched=told)
 
 
 def sample_queries(count: int) -> list[str]:

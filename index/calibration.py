@@ -15,19 +15,20 @@ import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..conf.cores import usable_cores
 from ..conf.settings import Settings
 from .demo import cache_folder
+from .engine import EXACT, FAISS
 from .manifest import Manifest
 from .runtimes import AUTO as AUTO
 from .runtimes import BACKENDS, versions
 
-GENERATION = 2
-"""To be raised when a backend of ours gets faster or slower: what was measured before does not hold any more."""
+GENERATION = 3
+"""To be raised when a backend or an engine of ours gets faster or slower: what was measured before does not hold any more."""
 
 RECORDS = "calibration.json"
 _LOCK = "calibration.lock"
@@ -39,11 +40,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The backend to use, the most queries of one batch that pay, and tokens a second of each (backend, batch) measured."""
+    """The backend to use, the most queries of one batch that pay, and tokens a second of each (backend, batch) measured.
+
+    On a CUDA device also the engine of flat indexes, and milliseconds of each (engine, batch); "" where none was measured.
+    """
 
     backend: str
     max_batch: int
     measured: Mapping[str, float]
+    engine: str = ""
+    searched: Mapping[str, float] = field(default_factory=dict)
 
 
 def setup(fingerprint: str, device: str, dtype: str, backend: str, threads: int) -> dict[str, Any]:
@@ -54,7 +60,7 @@ def setup(fingerprint: str, device: str, dtype: str, backend: str, threads: int)
         "processor": _gpu_names() if device != "cpu" else _cpu_name(),
         "cores": usable_cores(),
         "threads": threads,
-        "versions": versions(),
+        "versions": versions() if device == "cpu" else versions() | versions(("faiss-gpu",)),
         "model": fingerprint,
         "dtype": dtype,
         "backend": backend,
@@ -114,12 +120,19 @@ def calibrating(cache_dir: Path | None = None) -> Iterator[None]:
 def _choice(found: object) -> Choice | None:
     if not isinstance(found, dict):
         return None
-    backend, max_batch, measured = found.get("backend"), found.get("max_batch"), found.get("measured")
+    backend, max_batch, engine = found.get("backend"), found.get("max_batch"), found.get("engine")
+    measured, searched = _figures(found.get("measured")), _figures(found.get("searched"))
     if backend not in BACKENDS or not isinstance(max_batch, int) or not 1 <= max_batch <= _MAX_BATCH:
         return None
-    if not isinstance(measured, dict) or not all(isinstance(rate, float | int) for rate in measured.values()):
+    if engine not in ("", EXACT, FAISS) or measured is None or searched is None:
         return None
-    return Choice(backend, max_batch, {str(name): float(rate) for name, rate in measured.items()})
+    return Choice(backend, max_batch, measured, engine, searched)
+
+
+def _figures(given: object) -> dict[str, float] | None:
+    if not isinstance(given, dict) or not all(isinstance(figure, float | int) for figure in given.values()):
+        return None
+    return {str(name): float(figure) for name, figure in given.items()}
 
 
 def _records(path: Path) -> dict[str, Any]:

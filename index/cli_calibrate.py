@@ -61,8 +61,12 @@ def calibrate_command(
     choice = found.choice
     if as_json:
         told = {"backend": choice.backend, "max_batch": choice.max_batch, "tokens_per_s": dict(choice.measured)}
+        told |= {"engine": choice.engine, "search_ms": dict(choice.searched)}
         click.echo(json.dumps({**told, "measured_now": found.fresh, "setup": dict(found.setup)}, indent=2))
         return
     rates = {f"{name} queries at once": f"{rate:,.0f} tokens/s" for name, rate in choice.measured.items()}
+    rates |= {f"{name} searched for at once": f"{took:.2f} ms" for name, took in choice.searched.items()}
     chosen = {"backend": choice.backend, "max_batch": choice.max_batch, "measured": "now" if found.fresh else "before"}
+    if choice.engine:
+        chosen["engine"] = choice.engine
     click.echo(cli_text.table({**chosen, **rates}))

@@ -7,6 +7,7 @@ import re
 import torch
 
 from .errors import DeviceUnavailable
+from .placement import Memory
 
 _NAME = re.compile(r"cpu|cuda(?::(0|[1-9][0-9]{0,3}))?|auto")
 
@@ -39,7 +40,8 @@ def bind(device: torch.device) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def free_bytes(device: torch.device) -> tuple[int, int]:
-    """(free, total) bytes of a CUDA device."""
-    free, total = torch.cuda.mem_get_info(device)
-    return int(free), int(total)
+def memory_of(number: int) -> Memory:
+    """Of a CUDA device, now; what torch holds there and does not use is given back first."""
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(torch.device("cuda", number))
+    return Memory(number, int(free), int(total))

@@ -16,6 +16,9 @@ EXACT = "exact"
 FAISS = "faiss"
 ENGINES = (AUTO, EXACT, FAISS)
 
+FLOAT16_NORM_MAX = 60_000.0
+"""Rows longer than this may hold values beyond float16, in which faiss keeps them on a CUDA device."""
+
 
 class Engine(Protocol):
     """Searches `count` rows of `dim` values on `device`. `one_at_a_time`: threads that search must take turns, since the
@@ -37,9 +40,33 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(index: Index, device: str, engine: str = AUTO, gpus: int = 1) -> Engine:
-    """The engine for `index` on `device` (and the `gpus` - 1 devices after it); `auto` is `exact` for a flat index on the CPU,
-    the faster one on a CUDA device, and faiss for any other index. Raises `ConfigurationError` or `DeviceUnavailable`."""
+def flat_engine(wanted: str, fastest: str, gpus: int, longest: float) -> str:
+    """EXACT or FAISS: the engine of a flat index on `gpus` CUDA devices, whose longest row has the norm `longest`.
+
+    AUTO is `fastest`, which calibration found there, where it can serve these rows; only faiss spreads them over several devices.
+    Raises `ConfigurationError` where the one that is wanted cannot.
+    """
+    if wanted == EXACT and gpus > 1:
+        raise ConfigurationError("the engine exact stands on 1 device: use the engine faiss, or index.gpus_per_worker = 1")
+    short = longest <= FLOAT16_NORM_MAX
+    if wanted == AUTO:
+        wanted = FAISS if gpus > 1 or (fastest == FAISS and short) else EXACT
+    if wanted == FAISS and not short:
+        raise ConfigurationError(
+            f"the rows of this index are too long for faiss' float16 (norms of up to {longest:.3g}): use the engine exact, on 1 "
+            f"device"
+        )
+    return wanted
+
+
+def load_engine(
+    index: Index, device: str, engine: str = AUTO, gpus: int = 1, *, sharing: int = 1, fastest: str = EXACT
+) -> Engine:
+    """The engine for `index` on `device` (and the `gpus` - 1 devices after it), which so many workers are `sharing`.
+
+    `auto` is faiss for any index but a flat one; for that it is `exact` on the CPU, and on a CUDA device `fastest`, which
+    calibration found. Raises `ConfigurationError` or `DeviceUnavailable`, and `DeviceFull` where there is no room now.
+    """
     if engine not in ENGINES:
         raise ConfigurationError(f"there is no engine {engine!r}: known are {', '.join(ENGINES)}")
     kind = index.manifest.type
@@ -53,4 +80,4 @@ def load_engine(index: Index, device: str, engine: str = AUTO, gpus: int = 1) ->
         return load_part(index, device, gpus)
     from .flat_loading import load_flat
 
-    return load_flat(index, device, {AUTO: None, EXACT: False, FAISS: True}[engine], gpus)
+    return load_flat(index, device, engine, gpus, sharing, fastest)

@@ -1,6 +1,6 @@
 """What may be wrong with a corpus, an index, a model or a device: one sentence for the operator each.
 
-Only the last is worth a retry.
+Only the last two are worth a retry.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class ModelUnusable(ConfigurationError):
 
 class DeviceUnavailable(ConfigurationError):
     """This process does not see that device, or it is too small. Nothing is ever moved to another device instead."""
+
+
+class DeviceFull(Exception):
+    """The device is large enough and its memory is taken now, by others or by what has just ended."""
 
 
 class EncodingFailed(Exception):

@@ -48,7 +48,7 @@ class ExactEngine:
         self._full = full
         self._product = product
         self._alone = alone or product
-        self._narrow = Product(full, norms)
+        self._narrow = Product(full, norms, product.device)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Engine.search`. Counts in `certified`, `rescored` and `scanned` which way each query went."""
@@ -113,9 +113,8 @@ class ExactEngine:
             self.rescored += 1
             return rows
         self.scanned += 1
-        near = query.to(self._full.device)
-        least = self._narrow.bound(near).least_product(kth.to(self._full.device))
-        return self._narrow.at_least(near, least, PRODUCTS_MAX)[0].to(query.device)
+        least = self._narrow.bound(query).least_product(kth)
+        return self._narrow.at_least(query, least, PRODUCTS_MAX)[0]
 
 
 def engine_on_cpu(full: NDArray[np.float32], half: NDArray[np.uint16], norms: HalfNorms) -> ExactEngine:

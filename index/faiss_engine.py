@@ -138,12 +138,12 @@ def read_part(index: Index) -> Any:
 
 def load_part(index: Index, device: str, gpus: int = 1) -> FaissPartEngine:
     """The engine for an index that is not flat. Raises as `read_part`, and `DeviceUnavailable` where it does not fit the device,
-    or faiss cannot search it there."""
+    or faiss cannot search it there, `DeviceFull` where it finds no room now."""
     facts, rows = index.manifest.search, index.part.refine
     refine = tensor_of(rows) if rows is not None else None
     where = resolve_device(device)
     if where.type == "cpu":
-        check_memory(str(index.path), facts.part_bytes, memory_limit())
+        check_memory(str(index.path), "the bytes of its faiss part", facts.part_bytes, memory_limit())
         return FaissPartEngine(read_part(index), facts, refine)
     from .faiss_gpu import clone
 

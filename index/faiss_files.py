@@ -22,6 +22,17 @@ def import_faiss() -> Any:
     return faiss
 
 
+def import_faiss_gpu() -> Any:
+    """The module, with CUDA in it. Raises `ConfigurationError` where the one that is installed has none."""
+    faiss = import_faiss()
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise ConfigurationError(
+            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], choose the engine exact for a "
+            "flat index, or keep the index off the device (index.gpu = false)"
+        )
+    return faiss
+
+
 def from_factory(factory: str, dim: int) -> Any:
     """An empty index for inner products. Raises `ConfigurationError` for a string that faiss does not take."""
     faiss = import_faiss()

@@ -6,37 +6,28 @@ from typing import Any
 
 import torch
 
-from .devices import bind, free_bytes, resolve_device
-from .errors import ConfigurationError, DeviceUnavailable
-from .faiss_files import import_faiss, reason
-from .placement import Cloning, cloning, spanned
+from .devices import bind, memory_of, resolve_device
+from .faiss_files import import_faiss_gpu, reason
+from .placement import Cloning, cloning, putting_failed, spanned
 from .store import Index
 
 
 def clone(part: Any, index: Index, device: str, gpus: int) -> Any:
     """The faiss index `part` of `index` on `device` and the `gpus` - 1 devices after it, which keeps its resources alive.
 
-    Raises `DeviceUnavailable` where it does not fit or faiss has no such index on GPUs, `ConfigurationError` where the installed
-    faiss has no GPU in it.
+    Raises `DeviceUnavailable` where it does not fit or faiss has no such index on GPUs, `DeviceFull` where it finds no room now,
+    `ConfigurationError` where the installed faiss has no GPU in it.
     """
-    faiss = import_faiss()
-    if not hasattr(faiss, "StandardGpuResources"):
-        raise ConfigurationError(
-            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], or keep the index off the "
-            "device (index.gpu = false)"
-        )
+    faiss = import_faiss_gpu()
     bind(resolve_device(device))
     numbers = spanned(device, gpus, torch.cuda.device_count())
-    free = [free_bytes(torch.device("cuda", number))[0] for number in numbers]
-    facts = index.manifest.search
-    plan = cloning(str(index.path), index.manifest.type, facts.part_bytes, facts.part_bytes // index.count, numbers, free)
+    memory = [memory_of(number) for number in numbers]
+    need = index.manifest.search.part_bytes
+    plan = cloning(str(index.path), index.manifest.type, need, need // index.count, memory)
     try:
         return _cloned(faiss, part, plan)
     except RuntimeError as error:
-        raise DeviceUnavailable(
-            f"faiss cannot put the index {index.path} ({index.manifest.factory}) on {device}: {reason(error)}; keep it off the "
-            f"device (index.gpu = false)"
-        ) from None
+        raise putting_failed(f"{index.path} ({index.manifest.factory})", device, reason(error)) from None
 
 
 def _cloned(faiss: Any, part: Any, plan: Cloning) -> Any:
@@ -45,6 +36,8 @@ def _cloned(faiss: Any, part: Any, plan: Cloning) -> Any:
     options.useFloat16 = plan.float16_tables
     options.usePrecomputed = False
     options.reserveVecs = 0
+    if hasattr(options, "use_cuvs"):
+        options.use_cuvs = False
     resources = []
     for _ in plan.devices:
         one = faiss.StandardGpuResources()

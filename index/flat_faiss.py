@@ -13,15 +13,11 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigurationError
 from .exact import ExactEngine
 from .faiss_engine import CUDA_K_MAX
-from .faiss_files import import_faiss
+from .faiss_files import import_faiss, import_faiss_gpu
 from .manifest import HalfNorms
 from .product import Bound, Product
-
-NORM_MAX = 60_000.0
-"""Rows longer than this may hold values beyond float16."""
 
 _HALF = 2.0**-11
 _HALF_SUBNORMAL = 2.0**-25
@@ -38,11 +34,10 @@ class FaissProduct(Product):
 
 class HalfFaissProduct(Product):
     """Products of the float16 rows in the faiss index `part` with float16 queries. `matrix` are the float32 rows, which may stand
-    elsewhere: passes over all rows, and more results than faiss gives, are theirs."""
+    elsewhere: passes over all rows, and more results than faiss gives, are theirs, copied block by block to `device`."""
 
     def __init__(self, part: Any, matrix: torch.Tensor, norms: HalfNorms, device: torch.device) -> None:
-        super().__init__(matrix, norms)
-        self.device = device
+        super().__init__(matrix, norms, device)
         self.dtype = torch.float16
         self._part = part
 
@@ -56,17 +51,28 @@ class HalfFaissProduct(Product):
         return Bound(of_query * (self._norms.full_max + of_row) + norm * of_row + self.summing(norm), 0.0)
 
     def top(self, queries: torch.Tensor, c: int, block_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Product.top`."""
         if c > CUDA_K_MAX:
-            products, rows = super().top(queries.to(self.matrix.device), c, block_rows)
-        else:
-            rounded = queries.half().float().cpu().numpy()  # in half precision for faiss, which takes float32
-            found = self._part.search(rounded, c)
-            products, rows = torch.from_numpy(found[0]).double(), torch.from_numpy(found[1])
-        return products.to(queries.device), rows.to(queries.device)
+            return super().top(queries, c, block_rows)
+        rounded = queries.half().float().cpu().numpy()  # in half precision for faiss, which takes float32
+        products, rows = self._part.search(rounded, c)
+        return torch.from_numpy(products).double().to(self.device), torch.from_numpy(rows).to(self.device)
 
     def at_least(self, queries: torch.Tensor, least: torch.Tensor, block_rows: int) -> list[torch.Tensor]:
-        where = self.matrix.device
-        return [rows.to(queries.device) for rows in super().at_least(queries.to(where), least.to(where), block_rows)]
+        """See `Product.at_least`. Where the last of as many rows as faiss gives has a smaller product, these are all there are;
+        for the other queries alone there is a pass over the float32 rows."""
+        deep = min(self.count, CUDA_K_MAX)
+        products, rows = self.top(queries, deep, block_rows)
+        within = products >= least[:, None]
+        found = [its[reach].sort().values for its, reach in zip(rows, within, strict=True)]
+        if deep == self.count:
+            return found
+        cut = within.all(dim=1).nonzero()[:, 0]
+        if len(cut):
+            passed = super().at_least(queries[cut], least[cut], block_rows)
+            for position, its in zip(cut.tolist(), passed, strict=True):
+                found[position] = its
+        return found
 
 
 class FaissEngine(ExactEngine):
@@ -81,17 +87,15 @@ def cuda_parts(devices: Sequence[int], dim: int, temp_bytes: int) -> list[Any]:
 
     Raises `ConfigurationError` where the installed faiss has no GPU in it.
     """
-    faiss = import_faiss()
-    if not hasattr(faiss, "StandardGpuResources"):
-        raise ConfigurationError(
-            "the installed faiss cannot use CUDA: install ragpool[gpu] in place of ragpool[cpu], or choose the engine exact"
-        )
+    faiss = import_faiss_gpu()
     parts = []
     for device in devices:
         resources = faiss.StandardGpuResources()
         resources.setTempMemory(temp_bytes)
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = device, True
+        if hasattr(config, "use_cuvs"):
+            config.use_cuvs = False
         part = faiss.GpuIndexFlatIP(resources, dim, config)
         part.referenced_objects = [resources]
         parts.append(part)

@@ -1,5 +1,5 @@
 """[P] Whether an index fits where it is to stand, and how faiss is to put it on CUDA devices. Nothing is ever put elsewhere
-instead."""
+instead. What is larger than the device is the operator's to mend; what only finds no room now is worth a retry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DeviceUnavailable
+from .errors import DeviceFull, DeviceUnavailable
 from .index_types import size
 
 TEMP_BYTES = 256 << 20
@@ -17,8 +17,28 @@ TEMP_BYTES = 256 << 20
 WORKSPACE_BYTES = 256 << 20
 """Left free beside index and scratch: the model of the worker is there already, batches of it come and go."""
 
+PROCESS_BYTES = 1 << 30
+"""What another worker takes on a device beside its index: CUDA's own, the model, batches."""
+
+PAGES_BYTES = 384 << 20
+"""faiss adds rows page by page: 256 MiB of them in float32, and the same rows in float16."""
+
+NORM_BYTES = 8
+"""faiss keeps the norm of each row, and computes it from another float32."""
+
 _CLONED = 1.1
 """Lists on a device are padded."""
+
+_SHORTAGES = ("out of memory", "alloc fail")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of CUDA device `number`."""
+
+    number: int
+    free: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +52,11 @@ class Cloning:
     temp_bytes: int = TEMP_BYTES
 
 
-def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Sequence[int], free: Sequence[int]) -> Cloning:
-    """How to put an index of `part_bytes` on `devices`, of which so many bytes are `free`. `kind` is its index type.
+def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Sequence[Memory]) -> Cloning:
+    """How to put an index of `part_bytes` on `devices`. `kind` is its index type.
 
-    Raises `DeviceUnavailable` where faiss has no such index on GPUs, or a share does not fit one of the devices.
+    Raises `DeviceUnavailable` where faiss has no such index on GPUs, or a share is larger than one of the devices, `DeviceFull`
+    where that has no room now.
     """
     if kind == "hnsw":
         raise DeviceUnavailable(
@@ -43,17 +64,49 @@ def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Se
             f"there, or build "
             "--type compact or flat"
         )
-    need = int(part_bytes * _CLONED / len(devices)) + TEMP_BYTES + WORKSPACE_BYTES
-    for device, room in zip(devices, free, strict=True):
-        if need > room:
-            share = "its share of it" if len(devices) > 1 else "it"
-            raise DeviceUnavailable(
-                f"the index {where} does not fit cuda:{device}: {share} needs {size(need)} with scratch memory, and "
-                f"{size(room)} are "
-                f"free; spread it over more devices (index.gpus_per_worker), build --type compact with fewer --bytes-per-vector, "
-                f"or keep it off the device (index.gpu = false)"
-            )
-    return Cloning(tuple(devices), len(devices) > 1, code_bytes > 48)
+    need = int(part_bytes * _CLONED / len(devices))
+    for device in devices:
+        check_room(where, need, device, "build --type compact with fewer --bytes-per-vector")
+    return Cloning(tuple(device.number for device in devices), len(devices) > 1, code_bytes > 48)
+
+
+def flat_bytes(count: int, dim: int, devices: int, by_faiss: bool) -> int:
+    """Bytes that the half-precision rows of a flat index take on each of its devices while they are put there."""
+    rows = -(-count // devices)
+    return rows * 2 * dim + (rows * NORM_BYTES + PAGES_BYTES if by_faiss else 0)
+
+
+def check_room(where: str, need: int, device: Memory, choice: str) -> None:
+    """Raises `DeviceUnavailable` where what needs so many bytes beside scratch memory is larger than the device, `DeviceFull`
+    where they are not free now. `choice`: a smaller index, in words."""
+    need += TEMP_BYTES + WORKSPACE_BYTES
+    if need > device.total:
+        raise DeviceUnavailable(
+            f"the index {where} does not fit cuda:{device.number}: its rows there need {size(need)} with scratch memory, and the "
+            f"device has {size(device.total)}; use a larger device, spread it over more (index.gpus_per_worker), {choice}, or "
+            f"keep it off the device (index.gpu = false)"
+        )
+    if need > device.free:
+        raise DeviceFull(
+            f"the index {where} finds no room on cuda:{device.number} now: its rows there need {size(need)} with scratch memory, "
+            f"and {size(device.free)} of {size(device.total)} are free"
+        )
+
+
+def takes_full(half: int, full: int, sharing: int, device: Memory) -> bool:
+    """Whether the float32 rows of a flat index, `full` bytes, are to stand on its device beside the `half` that are there now:
+    `sharing` workers put the same on that device, and none may find it taken by another's float32 rows."""
+    each = half + full + TEMP_BYTES + WORKSPACE_BYTES + PROCESS_BYTES
+    return sharing * each <= device.total and full + WORKSPACE_BYTES <= device.free
+
+
+def putting_failed(where: str, device: str, told: str) -> Exception:
+    """What it means that faiss could not put an index on a device, by its words `told`."""
+    if any(words in told.lower() for words in _SHORTAGES):
+        return DeviceFull(f"the index {where} finds no room on {device} now: {told}")
+    return DeviceUnavailable(
+        f"faiss cannot put the index {where} on {device}: {told}; keep it off the device (index.gpu = false)"
+    )
 
 
 def spanned(device: str, gpus: int, seen: int) -> tuple[int, ...]:
@@ -70,14 +123,13 @@ def spanned(device: str, gpus: int, seen: int) -> tuple[int, ...]:
     return tuple(range(first, first + gpus))
 
 
-def check_memory(where: str, part_bytes: int, memory_bytes: int) -> None:
-    """Raises `DeviceUnavailable` where the part of an index is larger than the memory this process may use: mapped or not, it is
-    read at random, and would be read from disk again and again."""
-    if part_bytes > memory_bytes:
+def check_memory(where: str, what: str, need: int, memory_bytes: int) -> None:
+    """Raises `DeviceUnavailable` where `what` of an index, all of which searches read again and again, is larger than the memory
+    this process may use: mapped or not, it would be read from disk each time."""
+    if need > memory_bytes:
         raise DeviceUnavailable(
-            f"the index {where} does not fit cpu: its faiss part has {size(part_bytes)}, and this process may use "
-            f"{size(memory_bytes)}; "
-            "build --type compact with fewer --bytes-per-vector, or flat, or use a larger machine"
+            f"the index {where} does not fit cpu: {what} take {size(need)}, and this process may use {size(memory_bytes)}; "
+            "build --type compact, with fewer --bytes-per-vector where it is that already, or use a larger machine"
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .arrays import COPIED_ROWS
 from .manifest import HalfNorms
 
 _BF16_OUTPUT = 2.0**-8 * (1 + 2.0**-6)
@@ -44,13 +45,14 @@ class Bound:
 
 
 class Product:
-    """`matrix` (count, dim) in bfloat16 or float32, on the device that multiplies."""
+    """`matrix` (count, dim) in bfloat16 or float32. `device` multiplies; None: the one where the rows are. From another they are
+    copied there block by block, at each search."""
 
-    def __init__(self, matrix: torch.Tensor, norms: HalfNorms) -> None:
+    def __init__(self, matrix: torch.Tensor, norms: HalfNorms, device: torch.device | None = None) -> None:
         self.matrix = matrix
         self.count, self.dim = matrix.shape
         self.dtype = matrix.dtype
-        self.device = matrix.device
+        self.device = device or matrix.device
         self._norms = norms
 
     def bound(self, queries: torch.Tensor) -> Bound:
@@ -70,8 +72,10 @@ class Product:
     def blocks(self, queries: torch.Tensor, block_rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """(first row, products (n, rows)) of one block of rows after the other."""
         rounded = queries.to(self.matrix.dtype)
+        if self.matrix.device != self.device:
+            block_rows = min(block_rows, COPIED_ROWS)
         for first in range(0, self.count, block_rows):
-            yield first, rounded @ self.matrix[first : first + block_rows].T
+            yield first, rounded @ self.matrix[first : first + block_rows].to(self.device).T
 
     def top(self, queries: torch.Tensor, c: int, block_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows with the c largest products: (products float64 (n, c), rows int64 (n, c)), unordered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from importlib import metadata
 
 from .errors import ConfigurationError
@@ -25,10 +26,13 @@ def missing(backend: str) -> tuple[str, ...]:
     return tuple(name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None)
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that runs, exports or describes a model, as far as installed."""
+_RUNNING = ("torch", "transformers", "sentence-transformers", "tokenizers", "onnxruntime", "onnx", "onnxscript", "openvino")
+
+
+def versions(names: Sequence[str] = _RUNNING) -> dict[str, str]:
+    """Versions of these packages, as far as installed; of everything that runs, exports or describes a model."""
     found = {}
-    for name in ("torch", "transformers", "sentence-transformers", "tokenizers", "onnxruntime", "onnx", "onnxscript", "openvino"):
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,8 +12,11 @@ from .scoring import exact_scores
 _SAMPLE_ROWS = 65_536
 _BOUND_ROWS = 4_096
 _SAMPLE_QUERIES = 8
-_BATCH, _CANDIDATES = 64, 32
 _REPEATS = 5
+
+CANDIDATES = 32
+BLOCK_ROWS = 1 << 18
+"""As where they are looked for: candidates of a query, and rows at a time."""
 
 
 def best_first(scores: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,33 +40,21 @@ def chosen_products(half: Product, full: Product, vector: Product) -> tuple[Prod
         return together, min([*sound, full, vector], key=lambda product: _seconds(product, queries[:1], rows))
 
 
-def fastest_top(makes: Sequence[Callable[[], Product]], full: torch.Tensor) -> tuple[int, list[float]]:
-    """Which of the products that `makes` make over the rows `full` float32 (count, dim) finds the candidates of a batch first, of
-    those that keep their bound; and the seconds of each, inf for one that does not. One is held at a time.
-
-    It decides about speed only. Raises `RuntimeError` where none keeps its bound.
-    """
-    queries = full[:: max(1, len(full) // _BATCH)][:_BATCH].clone()
-    seconds = [_seconds_to_top(make(), full, queries) for make in makes]
-    if min(seconds) == math.inf:
-        raise RuntimeError("no product of this device keeps its bound")
-    return seconds.index(min(seconds)), seconds
-
-
-def _seconds_to_top(product: Product, full: torch.Tensor, queries: torch.Tensor) -> float:
-    c = min(_CANDIDATES, len(full))
-    best = math.inf
+def keeps_bound(product: Product, full: torch.Tensor, places: torch.Tensor) -> bool:
+    """Whether what `product` finds for the rows of `full` at `places` int64 (n,), asked for one by one and together, is within
+    its bound of their scores; and whether each finds a row that is as near as itself. Any device."""
     with torch.inference_mode():
-        queries = queries.to(product.device)
-        for _ in range(_REPEATS):
-            start = time.perf_counter()
-            products, rows = (found.cpu() for found in product.top(queries, c, len(full)))
-            best = min(best, time.perf_counter() - start)
-        near = queries.cpu()
-        off = (products - exact_scores(full, near, rows)).abs()
-        bound = product.bound(queries)
-        room = bound.absolute.cpu()[:, None] + bound.relative * products.abs()
-        return best if bool((off <= room).all()) else math.inf
+        queries = full[places.to(full.device)].to(product.device)
+        return all(_finds(product, full, some, its) for some, its in ((queries[:1], places[:1]), (queries, places)))
+
+
+def _finds(product: Product, full: torch.Tensor, queries: torch.Tensor, places: torch.Tensor) -> bool:
+    products, rows = product.top(queries, min(CANDIDATES, len(full)), BLOCK_ROWS)
+    bound = product.bound(queries)
+    room = bound.absolute[:, None] + bound.relative * products.abs()
+    own = exact_scores(full, queries, places[:, None].to(queries.device))
+    near = bool(((products - exact_scores(full, queries, rows)).abs() <= room).all())
+    return near and bool(((products + room).amax(dim=1) >= own[:, 0]).all())
 
 
 def _within_bound(half: Product, full: Product, queries: torch.Tensor, rows: int) -> bool:

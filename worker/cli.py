@@ -60,17 +60,19 @@ def _run(config: str | None, flags: dict[str, Any]) -> int:
     if not settings.index.path:
         raise ConfigurationError("no index: say --index DIR")
     chosen = devices.resolve(settings.pool.devices, os.environ)
-    count = settings.pool.workers or len(chosen)
+    told = devices.placed(chosen, settings.index)
+    count = settings.pool.workers or len(told)
+    settings = replace(settings, pool=replace(settings.pool, devices=chosen, workers=count))
     threads = max(1, usable_cores() // count)
     if count == 1:
         os.environ.update({**thread_environment(threads), **os.environ})
-        code = run_worker(settings, chosen[0], backend, -1, "", bytearray(progress.SIZE), None)
+        code = run_worker(settings, told[0], backend, -1, "", bytearray(progress.SIZE), None)
         return 2 if code == CONFIGURATION else code
     named = str(Path(settings.index.path).absolute())
     aim = Aim(named, folder=os.path.realpath(named))
 
     def make(slot: int, aim: Aim) -> ChildSpec:
-        return _spec(settings, aim, chosen[slot % len(chosen)], backend, slot, threads)
+        return _spec(settings, aim, told[slot % len(told)], backend, slot, threads)
 
     return Supervisor(
         [make(slot, aim) for slot in range(count)],

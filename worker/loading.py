@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ..conf import devices
 from ..conf.settings import ConfigurationError, Settings
 from ..index.calibration import Choice
 from ..wire.bodies import Work
@@ -49,12 +50,19 @@ def load(settings: Settings, device: str, info: Register, version: str = "") -> 
         log.warning("version %s of the index %s is gone; this worker serves %s", version, settings.index.path, index.version)
 
     from ..index.encoder import load_index_encoder  # behind the checks: a broken index is found before seconds of imports
-    from ..index.engine import load_engine
+    from ..index.engine import EXACT, load_engine
 
     manifest = index.manifest
     wanted = settings.worker
     encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)
-    engine = load_engine(index, device if settings.index.gpu else "cpu", settings.index.engine, settings.index.gpus_per_worker)
+    engine = load_engine(
+        index,
+        device if settings.index.gpu else devices.CPU,
+        settings.index.engine,
+        settings.index.gpus_per_worker,
+        sharing=devices.sharing(settings, device),
+        fastest=encoder.choice.engine if encoder.choice else EXACT,
+    )
     on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
