@@ -48,7 +48,7 @@ def groups(devices: tuple[str, ...], index: IndexSettings) -> tuple[tuple[str, .
         return tuple((device,) for device in devices)
     told = f"index.gpus_per_worker is {size} and the devices of the pool are {', '.join(devices)}"
     if len(on_cuda) % size:
-        raise ConfigurationError(f"{told}: {len(on_cuda)} CUDA devices cannot be divided into groups of {size}")
+        raise ConfigurationError(f"{told}: name as many CUDA devices as can be divided into groups of {size}")
     cut = [tuple(on_cuda[first : first + size]) for first in range(0, len(on_cuda), size)]
     for group in cut:
         if [_number(device) for device in group] != list(range(_number(group[0]), _number(group[0]) + size)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,8 @@ def _calibrate(
     choice = choose(measure(encoders, BATCHES[where.type]))
     wanted = setup(encoders[0].fingerprint, str(where), dtype, backend, torch.get_num_threads())
     if where.type == "cuda":
-        remember(wanted, with_engine(choice, {}), cache_dir)  # it stands should the trial end this process
-        choice = with_engine(choice, try_engines(encoders[0].dim, where))
+        dim = encoders[0].dim
+        choice = with_engine(choice, wanted, lambda: try_engines(dim, where), cache_dir)
     return Calibrated(choice, wanted, tuple(passed_over), fresh=True, kept=remember(wanted, choice, cache_dir))
 
 
@@ -147,8 +147,11 @@ def choose(rates: Mapping[tuple[str, int], float]) -> Choice:
     return Choice(backend, size, {f"{name} {size}": round(rate, 1) for (name, size), rate in sorted(rates.items())})
 
 
-def with_engine(choice: Choice, seconds: Rates) -> Choice:
-    """`choice` with the engine that `seconds` by (engine, batch) speak for."""
+def with_engine(choice: Choice, wanted: Mapping[str, Any], trial: Callable[[], Rates], cache_dir: Path | None) -> Choice:
+    """`choice` with the engine that `trial`, seconds by (engine, batch), speaks for. Before it runs EXACT is kept for the setup
+    `wanted`: that stands should the trial end this process."""
+    remember(wanted, dataclasses.replace(choice, engine=sooner({})), cache_dir)
+    seconds = trial()
     told = {f"{name} {size}": round(1e3 * took, 3) for (name, size), took in sorted(seconds.items())}
     return dataclasses.replace(choice, engine=sooner(seconds), searched=told)
 

@@ -13,7 +13,7 @@ from ..conf.sentences import SentenceGroup
 from ..conf.settings import Settings
 from ..wire.errors import RagpoolError
 from . import cli_text
-from .errors import EncodingFailed
+from .errors import DeviceFull, EncodingFailed
 from .manifest import read_manifest
 
 config_option = click.option("--config", metavar="FILE", help="TOML, or the JSON of the older system.")
@@ -29,7 +29,7 @@ class Failed(Exception):
 
 
 class IndexGroup(SentenceGroup):
-    failures = (Failed, EncodingFailed, RagpoolError)
+    failures = (Failed, DeviceFull, EncodingFailed, RagpoolError)
 
 
 def settings_from(ctx: click.Context, config: str | None, flags: dict[str, object]) -> Settings:

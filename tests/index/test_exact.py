@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ragpool.conf.settings import ConfigurationError
@@ -16,7 +18,7 @@ from ragpool.index.exact import ExactEngine
 from ragpool.index.flat_faiss import FaissEngine, FaissProduct, HalfFaissProduct, filled
 from ragpool.index.manifest import HalfNorms
 from ragpool.index.product import Product, VectorProduct
-from ragpool.index.selection import chosen_products, fastest_top
+from ragpool.index.selection import chosen_products
 from ragpool.index.store import open_index
 from ragpool.index.vectors import from_bfloat16, to_bfloat16
 
@@ -236,33 +238,6 @@ def test_engines_and_devices_that_are_not_there(small: Built) -> None:
             load_engine(index, "cuda:99")
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-@pytest.mark.parametrize(("engine", "gpus"), [("auto", 1), ("exact", 1), ("faiss", 1), ("faiss", 2)])
-def test_on_a_gpu_it_finds_what_the_oracle_finds(small: Built, engine: str, gpus: int) -> None:
-    if torch.cuda.device_count() < gpus:
-        pytest.skip(f"there are no {gpus} CUDA devices here")
-    with open_index(small.path) as index:
-        rows = np.array(index.vectors.full)
-        found = load_engine(index, "cuda:0", engine, gpus).search(rows, 3)[1]
-        assert (found == np.argsort(-(rows.astype(np.float64) @ rows.astype(np.float64).T), axis=1, kind="stable")[:, :3]).all()
-
-
-@pytest.mark.parametrize("wrong", [0, 1])
-def test_the_faster_product_of_a_device_is_taken_if_it_keeps_its_bound(wrong: int) -> None:
-    rows = cloud(np.random.default_rng(14), "random", 3_000, 64)
-    full, norms = torch.from_numpy(rows), norms_of(rows)
-    products: list[Product] = [half_product(rows), faiss_product(full, norms, "half faiss")]
-    fastest, seconds = fastest_top([lambda: products[0], lambda: products[1]], full)
-    assert seconds[fastest] == min(seconds) < np.inf
-    moved = torch.from_numpy(np.roll(rows, 1, axis=0).copy())  # its rows are not those that are asked for
-    products[wrong] = half_product(moved.numpy()) if wrong == 0 else faiss_product(moved, norms, "half faiss")
-    fastest, seconds = fastest_top([lambda: products[0], lambda: products[1]], full)
-    assert (fastest, seconds[wrong]) == (1 - wrong, np.inf)
-    with pytest.raises(RuntimeError, match="no product of this device keeps its bound"):
-        fastest_top([lambda: products[wrong]], full)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dim", [384, 768])
 def test_rows_whose_scores_differ_by_less_than_half_precision_can_tell(kind: str, dim: int) -> None:
@@ -277,6 +252,44 @@ def test_rows_whose_scores_differ_by_less_than_half_precision_can_tell(kind: str
     for k in (1, 5, 10, 100):
         check(rows, query[None].astype(np.float32), k, kind)
         check(rows, np.repeat(query[None], 3, axis=0).astype(np.float32), k, kind)
+
+
+@pytest.mark.parametrize(("near", "passes"), [(1_500, 0), (3_000, 1)])
+def test_more_rows_of_faiss_are_looked_at_before_all_are(near: int, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,048 rows hold all that could matter of 1,500 near-duplicates; only beyond that the float32 rows are passed over, once."""
+    scanned: list[int] = []
+    inner = Product.blocks
+
+    def counted(self: Product, queries: torch.Tensor, block_rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        scanned.append(len(queries))
+        return inner(self, queries, block_rows)
+
+    monkeypatch.setattr(Product, "blocks", counted)
+    rng = np.random.default_rng(15)
+    centre = rng.standard_normal(384)
+    rows = np.concatenate([unit(centre + 1e-4 * rng.standard_normal((near, 384))), cloud(rng, "random", 3_000, 384)])
+    engine = check(rows, unit(np.concatenate([centre[None], rng.standard_normal((1, 384))])), 10, "half faiss")
+    assert (engine.certified, engine.rescored) == (1, 1)
+    assert scanned == [1] * passes
+
+
+@pytest.mark.parametrize("kind", ["half faiss", "shards"])
+@pytest.mark.parametrize("most", [3, 40])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 60), shape=st.sampled_from(["random", "clustered", "duplicates"]))
+def test_few_rows_at_a_time_change_no_answer(kind: str, most: int, seed: int, k: int, shape: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ragpool.index.flat_faiss.CUDA_K_MAX", most)
+        rng = np.random.default_rng(seed)
+        check(cloud(rng, shape, 200, 16), cloud(rng, "random", 5, 16), k, kind)
+
+
+def test_rows_that_stand_elsewhere_are_multiplied_in_blocks() -> None:
+    """`meta` stands for a device that cannot compute: what is asked of it comes from the rows on the CPU."""
+    rows = cloud(np.random.default_rng(16), "random", 100, 16)
+    product = Product(torch.from_numpy(rows), norms_of(rows), torch.device("meta"))
+    found = list(product.blocks(torch.empty((3, 16), device="meta"), 1 << 24))
+    assert [(first, block.shape, block.device.type) for first, block in found] == [(0, (3, 100), "meta")]
 
 
 def test_queries_that_are_open_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,6 @@ from ragpool.index.faiss_part import blocks_of, make_part
 from ragpool.index.index_types import COMPACT, HNSW, Plan, lists_for, plan_index, sample_rows
 from ragpool.index.manifest import FLAT, SearchFacts, read_manifest
 from ragpool.index.models import Prefixes
-from ragpool.index.placement import check_memory, cloning, spanned
 from ragpool.index.store import open_index
 from ragpool.index.verify import verify_once
 
@@ -408,30 +407,6 @@ def test_the_cheapest_that_finds_enough_is_taken() -> None:
 
 
 # ---- devices ---------------------------------------------------------------------------------------------------------
-
-
-def test_where_an_index_fits_and_how_it_is_cloned() -> None:
-    one = cloning("wiki", "compact", 4 * GIB, 40, [0], [10 * GIB])
-    assert (one.devices, one.shard, one.float16_tables) == ((0,), False, False)
-    two = cloning("wiki", "compact", 16 * GIB, 100, [2, 3], [10 * GIB, 10 * GIB])
-    assert (two.devices, two.shard, two.float16_tables) == ((2, 3), True, True)
-    with pytest.raises(
-        DeviceUnavailable, match=r"wiki does not fit cuda:0: it needs 18\.10 GiB .* 10\.00 GiB are free; spread it"
-    ):
-        cloning("wiki", "compact", 16 * GIB, 100, [0], [10 * GIB])
-    with pytest.raises(DeviceUnavailable, match="does not fit cuda:3: its share of it needs"):
-        cloning("wiki", "compact", 16 * GIB, 100, [2, 3], [10 * GIB, GIB])
-    with pytest.raises(DeviceUnavailable, match=r"is a graph .* set index\.gpu = false"):
-        cloning("wiki", "hnsw", GIB, 100, [0], [10 * GIB])
-    assert spanned("cuda:2", 2, 4) == (2, 3)
-    with pytest.raises(DeviceUnavailable, match="cuda:3 to cuda:4 are not all there"):
-        spanned("cuda:3", 2, 4)
-
-
-def test_more_than_the_memory_is_refused_before_it_is_read() -> None:
-    check_memory("wiki", GIB, GIB)
-    with pytest.raises(DeviceUnavailable, match=r"wiki does not fit cpu: its faiss part has 2\.00 GiB, .* may use 1\.00 GiB"):
-        check_memory("wiki", 2 * GIB, GIB)
 
 
 def test_the_engine_is_the_one_for_the_type(build: Callable[..., Built]) -> None:
