@@ -147,7 +147,8 @@ def _leaves_a_choice(settings: Settings, manifest: Manifest, device: str) -> boo
     if not settings.worker.max_batch or settings.worker.backend == calibration.AUTO:
         return True
     index = settings.index
-    return device != devices.CPU and index.gpu and index.engine == AUTO and index.gpus_per_worker == 1 and manifest.type == FLAT
+    on_cuda = device != devices.CPU and index.gpu and devices.seen(os.environ) > 0
+    return on_cuda and index.engine == AUTO and index.gpus_per_worker == 1 and manifest.type == FLAT
 
 
 def _build(*args: str) -> None:

@@ -31,8 +31,12 @@ def resolve(devices: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, 
     """`devices` with "auto" replaced by every CUDA device there is, else by cpu."""
     if devices != (AUTO,):
         return devices
-    count = cuda_devices(os.listdir("/dev") if Path("/dev").is_dir() else (), environ)
-    return tuple(f"cuda:{number}" for number in range(count)) or (CPU,)
+    return tuple(f"cuda:{number}" for number in range(seen(environ))) or (CPU,)
+
+
+def seen(environ: Mapping[str, str]) -> int:
+    """How many CUDA devices this process may use."""
+    return cuda_devices(os.listdir("/dev") if Path("/dev").is_dir() else (), environ)
 
 
 def groups(devices: tuple[str, ...], index: IndexSettings) -> tuple[tuple[str, ...], ...]:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.index import calibrate as measuring
-from ragpool.index.calibrate import GOOD_ENOUGH, calibrate, choose, measure, sample_queries
+from ragpool.index import calibration as remembering
+from ragpool.index.calibrate import GOOD_ENOUGH, calibrate, choose, measure, sample_queries, with_engine
 from ragpool.index.calibration import RECORDS, Choice, calibrating, preferred, recall, remember, setup
 from ragpool.index.encoder import SentenceEncoder
 from ragpool.index.runtimes import BACKENDS
@@ -45,11 +47,21 @@ def test_a_setup_names_all_that_speed_depends_on() -> None:
     assert all(other != one for other in others)
 
 
+def test_the_faiss_of_cuda_belongs_to_the_setup_of_cuda_devices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembering, "versions", lambda names=("torch",): dict.fromkeys(names, "1.0"))
+    assert setup("ab", "cuda:0", "float32", "auto", 1)["versions"] == {"torch": "1.0", "faiss-gpu": "1.0"}
+    assert setup("ab", "cpu", "float32", "auto", 1)["versions"] == {"torch": "1.0"}
+
+
 @pytest.mark.parametrize(
     "damage",
     ["", "{", "[]", "null", '{"KEY": 7}', '{"KEY": {"backend": "magic", "max_batch": 8, "measured": {}}}',
      '{"KEY": {"backend": "onnx", "max_batch": 0, "measured": {}}}', '{"KEY": {"backend": "onnx", "max_batch": 8}}',
-     '{"KEY": {"backend": "onnx", "max_batch": "8", "measured": {}}}', "[" * 10_000],
+     '{"KEY": {"backend": "onnx", "max_batch": "8", "measured": {}}}', "[" * 10_000,
+     '{"KEY": {"backend": "onnx", "max_batch": 8, "measured": {}}}',
+     '{"KEY": {"backend": "onnx", "max_batch": 8, "measured": {}, "engine": "quick", "searched": {}}}',
+     '{"KEY": {"backend": "onnx", "max_batch": 8, "measured": {}, "engine": ["faiss"], "searched": {}}}',
+     '{"KEY": {"backend": "onnx", "max_batch": 8, "measured": {}, "engine": "faiss", "searched": {"faiss 1": "0"}}}'],
 )  # fmt: skip
 def test_a_damaged_record_is_none_and_can_be_replaced(tmp_path: Path, damage: str) -> None:
     remember(WANTED, CHOICE, tmp_path)
@@ -115,6 +127,26 @@ def test_calibration_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     again = calibrate("all-MiniLM-L6-v2", "cpu", backend="torch", cache_dir=tmp_path)
     assert not again.fresh
     assert again.choice == first.choice
+
+
+TIMES = {("exact", 1): 2e-4, ("exact", 64): 4e-4, ("faiss", 1): 1e-4, ("faiss", 64): 3e-4}
+
+
+def test_the_engine_that_is_sooner_is_kept_with_its_times(tmp_path: Path) -> None:
+    found = with_engine(CHOICE, WANTED, lambda: TIMES, tmp_path)
+    assert (found.engine, found.searched["faiss 64"], found.backend) == ("faiss", 0.3, CHOICE.backend)
+    assert remember(WANTED, found, tmp_path)
+    assert recall(WANTED, tmp_path) == found
+    assert with_engine(CHOICE, WANTED, dict, tmp_path).engine == "exact"
+
+
+def test_a_trial_of_engines_that_ends_the_process_means_exact(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with_engine(CHOICE, WANTED, lambda: os._exit(3), tmp_path)  # as a crash inside a library does
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert recall(WANTED, tmp_path) == replace(CHOICE, engine="exact")
 
 
 def test_one_process_measures_at_a_time(tmp_path: Path) -> None:

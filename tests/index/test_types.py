@@ -32,7 +32,7 @@ from ragpool.index.models import Prefixes
 from ragpool.index.store import open_index
 from ragpool.index.verify import verify_once
 
-pytest.importorskip("faiss")
+faiss = pytest.importorskip("faiss")
 
 Floats = NDArray[np.float32]
 COUNT, DIM = 3_000, 32
@@ -178,7 +178,7 @@ def test_what_faiss_does_not_find_is_row_minus_one(tmp_path: Path) -> None:
             found[:, :3] = [5, 2, 9]
             return np.where(found < 0, -3e38, 1.0).astype(np.float32), found
 
-    engine = FaissPartEngine(Forgetful(), facts, None, "cuda:0")
+    engine = FaissPartEngine(Forgetful(), facts, None, "cuda:0", part=faiss.IndexFlatIP(DIM))
     scores, found = engine.search(rows[:2], 6)
     assert found.tolist() == [[2, 5, 9, -1, -1, -1]] * 2
     check_results(scores, found)
@@ -422,8 +422,6 @@ def test_the_engine_is_the_one_for_the_type(build: Callable[..., Built]) -> None
 
 def transformed() -> Any:
     """A rotation before an inverted file, as a compact index has it."""
-    import faiss
-
     index = faiss.index_factory(DIM, "RR32,IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(Numbered.rows)
     index.add(Numbered.rows)
@@ -432,8 +430,6 @@ def transformed() -> Any:
 
 def cloned(original: Any, parts: int) -> Any:
     """`original` as faiss' cloner puts it on so many CUDA devices: where they are several, the shards are behind the rotation."""
-    import faiss
-
     if parts == 1:
         return faiss.clone_index(original)
     shards = faiss.IndexShards(DIM, False, False)
@@ -460,8 +456,6 @@ def test_the_effort_reaches_a_clone_behind_a_transform_and_in_shards(parts: int)
 
 
 def test_a_clone_visits_no_more_lists_than_a_device_can() -> None:
-    import faiss
-
     original = transformed()
     capped = FaissPartEngine(original, SearchFacts(effort=12), None, "cuda:0", 4, original)
     capped.search(near(5), 2)

@@ -60,6 +60,19 @@ def test_a_device_that_is_not_there(index: Path, tmp_path: Path) -> None:
     assert "cuda:7" in sentence
 
 
+@pytest.mark.parametrize("command", [("rag-broker", "start"), ("rag-worker", "--backend", "ipc:///tmp/nobody")])
+def test_devices_that_cannot_be_divided_are_refused_before_anything_starts(
+    index: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    for devices, words in (("cuda:0,cuda:1,cuda:2", "groups of 2"), ("cuda:0,cuda:2", "must follow each other")):
+        flags = ("--index", str(index), "--device", devices, "--run-dir", str(tmp_path / "run"))
+        ended = run_cli(*command, *flags, env={"RAGPOOL_INDEX__GPUS_PER_WORKER": "2"})
+        assert ended.returncode == 2
+        assert words in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_port_in_use(index: Path, tmp_path: Path, taken_port: int) -> None:
     sentence = start_and_fail(tmp_path, "--index", str(index), "--device", "cpu", "--frontend", f"tcp://127.0.0.1:{taken_port}")
     assert str(taken_port) in sentence

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from ragpool.conf.settings import ConfigurationError
+from ragpool.index.errors import DeviceFull, DeviceUnavailable
 from ragpool.wire import bodies, exit_codes
 from ragpool.wire.messages import SEARCH, Failure, Limits, Register, Reply, Request
 from ragpool.wire.progress import SIZE, ProgressWriter, read_progress
@@ -280,6 +281,8 @@ def test_a_batch_that_cannot_be_prepared_leaves_the_others_alone(streams: int) -
     ("error", "code"),
     [
         (ConfigurationError("no index at nowhere"), exit_codes.CONFIGURATION),
+        (DeviceUnavailable("larger than the device"), exit_codes.CONFIGURATION),
+        (DeviceFull("no room now"), exit_codes.FAILURE),
         (RuntimeError("CUDA error: out of order"), exit_codes.CUDA_BROKEN),
         (RuntimeError("what"), exit_codes.FAILURE),
     ],
