@@ -1,7 +1,8 @@
 """What a GPU does here, in one command: are the answers right, how fast is it alone, and how much of that does a pool reach.
 
 1. Every dtype of the encoder against the model in float64 on the CPU, by cosine and by the ids found.
-2. The exact engine on the device, and faiss there where it is installed, against a float64 product.
+2. The exact engine on the device, and faiss there where it is installed, as workers load them: against a float64 product, and
+   milliseconds by size of batch.
 3. Queries a second of encode + search in this process, by size of batch: the largest is the ceiling.
 4. Pools of 1, 2 and 4 workers on the one device: queries a second, share of the ceiling, utilisation as NVML sees it.
 
@@ -17,7 +18,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from bench_parts import table
 from local_pool import TOP_K, closed_loop, pool, questions
 from numpy.typing import NDArray
 from ragpool.index.build import ensure_demo_index
-from ragpool.index.engine import load_engine
+from ragpool.index.engine import EXACT, FAISS, Engine, load_engine
+from ragpool.index.errors import ConfigurationError
 from ragpool.index.store import Index, open_index
 
 Floats = NDArray[np.float32]
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIZES = (1, 4, 16, 64, 256)
+SEARCHED = (1, 16, 64, 256)
 SLACK = 1e-6
 SAMPLE_S = 0.1
 
@@ -82,44 +85,49 @@ def in_float64(index: Index, asked: Sequence[str]) -> NDArray[np.float64]:
     return np.asarray(vectors, np.float64)
 
 
-def check_engines(index: Index, device: str, queries: Floats) -> list[tuple[object, ...]]:
+def engines(index: Index, device: str) -> dict[str, Engine | None]:
+    """The engines as a worker would load them; None for one that cannot be had here."""
+    found: dict[str, Engine | None] = {}
+    for name in (EXACT, FAISS):
+        try:
+            found[name] = load_engine(index, device, name)
+        except ConfigurationError:
+            found[name] = None
+    return found
+
+
+def check_engines(loaded: Mapping[str, Engine | None], rows: NDArray[np.float64], queries: Floats) -> list[tuple[object, ...]]:
     """Each engine against a float64 product over the rows as they are stored."""
-    rows = np.array(index.vectors.full, np.float64)
     lines: list[tuple[object, ...]] = []
-    for name, search in (("exact", load_engine(index, device, "exact").search), ("faiss", faiss_search(index, device))):
-        if search is None:
+    for name, engine in loaded.items():
+        if engine is None:
             lines.append((name, "not installed for this device", ""))
             continue
-        right = {k: right_rows(rows, queries, search(queries, k)[1]) for k in (5, 10, 100)}
+        right = {k: right_rows(rows, queries, engine.search(queries, k)[1]) for k in (5, 10, 100)}
         lines += [(name, f"k = {k}", f"{count} of {len(queries)}") for k, count in right.items()]
     return lines
 
 
-def faiss_search(index: Index, device: str) -> Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]] | None:
-    """Brute force by faiss on the device, in float32; None where it cannot."""
-    try:
-        import faiss
-    except ImportError:
-        return None
-    flat: Any = faiss.IndexFlatIP(index.dim)
-    if device.startswith("cuda"):
-        if not hasattr(faiss, "StandardGpuResources"):
-            return None
-        resources = faiss.StandardGpuResources()
-        resources.setTempMemory(64 << 20)
-        config = faiss.GpuIndexFlatConfig()
-        config.device = int(device.partition(":")[2] or 0)
-        flat = faiss.GpuIndexFlatIP(resources, index.dim, config)
-    flat.add(np.array(index.vectors.full))
-
-    def search(queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
-        scores, rows = flat.search(queries, k)
-        return scores, rows
-
-    return search
-
-
 # ---- speed ---------------------------------------------------------------------------------------------------------
+
+
+def search_times(loaded: Mapping[str, Engine | None], queries: Floats, seconds: float) -> list[tuple[object, ...]]:
+    """A line for each size of batch: milliseconds of each engine, the median of searches that take turns."""
+    there = {name: engine for name, engine in loaded.items() if engine is not None}
+    lines: list[tuple[object, ...]] = []
+    for size in SEARCHED:
+        batch = np.resize(queries, (size, queries.shape[1]))
+        took: dict[str, list[float]] = {name: [] for name in there}
+        for engine in there.values():
+            engine.search(batch, TOP_K)
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends or not all(took.values()):
+            for name, engine in there.items():
+                began = time.perf_counter()
+                engine.search(batch, TOP_K)
+                took[name].append((time.perf_counter() - began) * 1e3)
+        lines.append((size, *(f"{statistics.median(took[name]):.3f}" if name in took else "none" for name in loaded)))
+    return lines
 
 
 def in_process(index: Index, device: str, dtype: str, asked: Sequence[str], seconds: float) -> dict[int, float]:
@@ -251,7 +259,11 @@ def main() -> None:
     show("encoder against float64 on the CPU", ("dtype", "least cosine", f"top {TOP_K} kept"), dtypes)
     queries = np.array(index.vectors.full[:: max(1, index.count // options.checked)][: options.checked])
     noise = np.random.default_rng(0).standard_normal(queries.shape).astype(np.float32)
-    show("engines against float64", ("engine", "asked", "exact"), check_engines(index, device, queries + 0.02 * noise))
+    loaded, near = engines(index, device), queries + 0.02 * noise
+    checked = check_engines(loaded, np.array(index.vectors.full, np.float64), near)
+    show("engines against float64", ("engine", "asked", "exact"), checked)
+    times = search_times(loaded, near, options.seconds)
+    show("ms to search a batch", ("batch", *loaded), times)
     alone = in_process(index, device, options.dtype, asked, options.seconds)
     show("in this process", ("batch", "q/s"), [(size, f"{rate:.0f}") for size, rate in alone.items()])
     titles = ("workers", "q/s", "of ceiling", "utilisation", "burst 1 ms", "burst 10 ms", "ratio")
