@@ -73,7 +73,8 @@ class PoolSettings(Section):
     workers: int = _setting(
         0,
         whole(0, 1024),
-        "worker processes, spread round robin over the devices; 0 = one per CUDA device, on cpu one per usable core, at most 4",
+        "worker processes, spread round robin over the devices; 0 = one per CUDA device "
+        "(or group of them), on cpu one per usable core, at most 4",
     )
     run_dir: str = _setting("", text(), "folder of sockets, state and logs; empty = $XDG_RUNTIME_DIR/ragpool-<frontend port>")
     mixed_dtypes: bool = _setting(

@@ -15,12 +15,12 @@ import torch
 from .arrays import copied
 from .engine import EXACT, FAISS
 from .errors import ConfigurationError
-from .faiss_files import reason
+from .faiss_files import import_faiss_gpu, reason
 from .flat_faiss import HalfFaissProduct, cuda_parts, filled
 from .manifest import HalfNorms
 from .placement import TEMP_BYTES
 from .product import Product
-from .selection import BLOCK_ROWS, CANDIDATES, keeps_bound
+from .selection import BLOCK_ROWS, CANDIDATES, keeps_bound, spread
 
 BATCHES = (1, 64)
 """A query alone, as an idle pool answers it, and a batch under load."""
@@ -48,7 +48,11 @@ def sooner(seconds: Rates) -> str:
 
 def try_engines(dim: int, where: torch.device) -> dict[tuple[str, int], float]:
     """Seconds by (engine, batch) over random rows of `dim` values on the CUDA device `where`; an engine that cannot serve there
-    is left out."""
+    is left out. Nothing where no faiss with CUDA is installed: then there is no choice."""
+    try:
+        import_faiss_gpu()
+    except ConfigurationError:
+        return {}
     full = unit_rows(min(ROWS_MAX, ROWS_BYTES // (4 * dim)), dim)
 
     def exact() -> Product:
@@ -75,7 +79,7 @@ def seconds_of(
     for engine, make in makes.items():
         try:
             product = make()
-            if not keeps_bound(product, full, torch.linspace(0, len(full) - 1, max(batches)).long()):
+            if not keeps_bound(product, full, spread(len(full), max(batches))):
                 log.warning("the engine %s is passed over: its products are less precise than it relies on", engine)
                 continue
             found |= {(engine, batch): _seconds(product, full[:batch].to(product.device)) for batch in batches}

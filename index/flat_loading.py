@@ -18,7 +18,7 @@ from .faiss_files import reason
 from .flat_faiss import FaissEngine, FaissProduct, HalfFaissProduct, cuda_parts, filled
 from .placement import TEMP_BYTES, check_memory, check_room, flat_bytes, memory_limit, putting_failed, spanned, takes_full
 from .product import Product
-from .selection import keeps_bound
+from .selection import keeps_bound, spread
 from .store import Index
 
 _CHECKED_ROWS = 16
@@ -57,7 +57,7 @@ def _on_cuda(index: Index, where: torch.device, engine: str, gpus: int, sharing:
         full = copied(full, where)
         if by_faiss:
             product.matrix = full
-    if not keeps_bound(product, full, torch.linspace(0, index.count - 1, _CHECKED_ROWS).long()):
+    if not keeps_bound(product, full, spread(index.count, _CHECKED_ROWS)):
         raise DeviceUnavailable(
             f"the products of {where} with rows of the index {index.path} are less precise than the engine "
             f"{'faiss' if by_faiss else 'exact'} relies on: choose the other one (index.engine), or keep the index off the "

@@ -30,6 +30,7 @@ _CLONED = 1.1
 """Lists on a device are padded."""
 
 _SHORTAGES = ("out of memory", "alloc fail")
+_BROKEN = ("cuda error", "cublas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,12 @@ def takes_full(half: int, full: int, sharing: int, device: Memory) -> bool:
 
 
 def putting_failed(where: str, device: str, told: str) -> Exception:
-    """What it means that faiss could not put an index on a device, by its words `told`."""
+    """What it means that faiss could not put an index on a device, by its words `told`: no room now, a device that is broken, or
+    an index that it has no code for."""
     if any(words in told.lower() for words in _SHORTAGES):
         return DeviceFull(f"the index {where} finds no room on {device} now: {told}")
+    if any(words in told.lower() for words in _BROKEN):
+        return RuntimeError(f"{device}: {told}")
     return DeviceUnavailable(
         f"faiss cannot put the index {where} on {device}: {told}; keep it off the device (index.gpu = false)"
     )

@@ -48,6 +48,11 @@ def keeps_bound(product: Product, full: torch.Tensor, places: torch.Tensor) -> b
         return all(_finds(product, full, some, its) for some, its in ((queries[:1], places[:1]), (queries, places)))
 
 
+def spread(count: int, some: int) -> torch.Tensor:
+    """`some` of `count` rows, int64, as far apart as can be."""
+    return torch.linspace(0, count - 1, some, dtype=torch.float64).long()
+
+
 def _finds(product: Product, full: torch.Tensor, queries: torch.Tensor, places: torch.Tensor) -> bool:
     products, rows = product.top(queries, min(CANDIDATES, len(full)), BLOCK_ROWS)
     bound = product.bound(queries)

@@ -15,14 +15,14 @@ from ragpool.index import flat_loading
 from ragpool.index.build import BuildOptions, Built, build_index
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import EXACT, FAISS, load_engine
-from ragpool.index.engine_trial import BATCHES, seconds_of, sooner, unit_rows
+from ragpool.index.engine_trial import BATCHES, seconds_of, sooner, try_engines, unit_rows
 from ragpool.index.errors import ConfigurationError, DeviceUnavailable
 from ragpool.index.exact import ExactEngine
 from ragpool.index.flat_faiss import HalfFaissProduct, filled
 from ragpool.index.manifest import HalfNorms
 from ragpool.index.models import Prefixes
 from ragpool.index.product import Product
-from ragpool.index.selection import keeps_bound
+from ragpool.index.selection import keeps_bound, spread
 from ragpool.index.store import open_index
 
 faiss = pytest.importorskip("faiss")
@@ -146,6 +146,7 @@ def test_a_faiss_without_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
     with pytest.raises(ConfigurationError, match=r"install ragpool\[gpu\] in place of ragpool\[cpu\]"):
         cuda_parts((0,), DIM, 1)
+    assert try_engines(DIM, torch.device("cuda", 0)) == {}  # and there is nothing to choose between
 
 
 # ---- which engine is sooner ------------------------------------------------------------------------------------------
@@ -168,13 +169,20 @@ def faiss_product(rows: torch.Tensor, parts: int = 1) -> Product:
 @pytest.mark.parametrize("make", [exact_product, faiss_product, lambda rows: faiss_product(rows, 3)])
 def test_a_product_that_is_not_of_these_rows_does_not_keep_its_bound(make: Callable[[torch.Tensor], Product]) -> None:
     rows = unit_rows(3_000, DIM)
-    places = torch.linspace(0, len(rows) - 1, 16).long()
+    places = spread(len(rows), 16)
     assert keeps_bound(make(rows), rows, places)
     assert not keeps_bound(make(rows.roll(1, dims=0)), rows, places)
     assert not keeps_bound(make(rows * 1.02), rows, places)
     lost = rows.clone()
     lost[2_000:] = rows[:1_000]  # as of a device whose share of the rows is another's
     assert not keeps_bound(make(lost), rows, places)
+    assert not keeps_bound(make(rows[:2_900]), rows, places)  # what it finds is right, and some are not there
+
+
+def test_rows_that_are_spread_are_there() -> None:
+    for count in (1, 7, 1 << 25, (1 << 31) + 1):
+        places = spread(count, 16)
+        assert (int(places[0]), int(places[-1])) == (0, count - 1)
 
 
 def test_both_engines_are_timed_alone_and_in_batches_and_those_that_fail_are_left_out() -> None:

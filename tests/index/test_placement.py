@@ -23,6 +23,7 @@ from ragpool.index.placement import (
     spanned,
     takes_full,
 )
+from ragpool.worker.faults import CUDA, classify
 
 GIB = 1 << 30
 CHOICE = "build --type compact"
@@ -88,6 +89,7 @@ def test_whoever_loads_last_finds_room_for_its_half_rows(half: int, sharing: int
     [
         ("StandardGpuResources: alloc fail type FlatData dev 0 space Device stream 0x0 size 1 bytes", DeviceFull),
         ("CUDA error: out of memory", DeviceFull),
+        ("CUDA error 700 an illegal memory access was encountered", RuntimeError),
         ("GPU index does not support this code size", DeviceUnavailable),
     ],
 )
@@ -95,6 +97,7 @@ def test_what_faiss_says_tells_a_shortage_from_what_it_cannot(told: str, kind: t
     error = putting_failed("wiki", "cuda:0", told)
     assert type(error) is kind
     assert told in str(error)
+    assert (classify(error) == CUDA) == (kind is RuntimeError)  # a fresh process is started then
 
 
 def test_more_than_the_memory_is_refused_before_it_is_read() -> None:
