@@ -285,7 +285,7 @@ def test_few_rows_at_a_time_change_no_answer(kind: str, most: int, seed: int, k:
 
 
 def test_rows_that_stand_elsewhere_are_multiplied_in_blocks() -> None:
-    """`meta` stands for a device that cannot compute: what is asked of it comes from the rows on the CPU."""
+    """`meta` stands for the device that multiplies: blocks of the rows on the CPU come to it."""
     rows = cloud(np.random.default_rng(16), "random", 100, 16)
     product = Product(torch.from_numpy(rows), norms_of(rows), torch.device("meta"))
     found = list(product.blocks(torch.empty((3, 16), device="meta"), 1 << 24))

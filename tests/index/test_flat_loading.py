@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from ragpool.index.build import BuildOptions, Built, build_index
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import EXACT, FAISS, load_engine
 from ragpool.index.engine_trial import BATCHES, seconds_of, sooner, try_engines, unit_rows
-from ragpool.index.errors import ConfigurationError, DeviceUnavailable
+from ragpool.index.errors import ConfigurationError, DeviceFull, DeviceUnavailable
 from ragpool.index.exact import ExactEngine
 from ragpool.index.flat_faiss import HalfFaissProduct, filled
 from ragpool.index.manifest import HalfNorms
 from ragpool.index.models import Prefixes
+from ragpool.index.placement import Memory
 from ragpool.index.product import Product
 from ragpool.index.selection import keeps_bound, spread
-from ragpool.index.store import open_index
+from ragpool.index.store import Index, open_index
 
 faiss = pytest.importorskip("faiss")
 
@@ -138,6 +140,67 @@ def test_more_rows_than_memory_are_refused_on_cpu(
         monkeypatch.setattr(flat_loading, "memory_limit", lambda: need - 1)
         with pytest.raises(DeviceUnavailable, match=f"does not fit cpu: {what} take"):
             load_engine(index, "cpu", engine)
+
+
+class SmallDevices:
+    """Stand where CUDA devices do: torch computes on the CPU, faiss keeps its float16 rows there, and memory is what is said."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, count: int, free: int, total: int) -> None:
+        self.free, self.total = free, total
+        patch.setattr(torch.cuda, "device_count", lambda: count)
+        patch.setattr(flat_loading, "memory_of", lambda number: Memory(number, self.free, self.total))
+        patch.setattr(flat_loading, "cuda_parts", self.parts)
+
+    def parts(self, numbers: tuple[int, ...], dim: int, temp_bytes: int) -> list[Any]:
+        codes = (faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        return [faiss.IndexScalarQuantizer(dim, *codes) for _ in numbers]
+
+
+def load_as_on_cuda(index: Index, engine: str, gpus: int = 1, sharing: int = 1, fastest: str = EXACT) -> ExactEngine:
+    return flat_loading._on_cuda(index, torch.device("cpu"), engine, gpus, sharing, fastest)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpus", "sharing", "fastest", "name", "mapped"),
+    [
+        ("auto", 1, 1, EXACT, EXACT, False),
+        ("auto", 1, 1, FAISS, FAISS, False),
+        ("auto", 2, 1, EXACT, FAISS, False),
+        ("exact", 1, 10_000, FAISS, EXACT, True),
+        ("faiss", 1, 10_000, EXACT, FAISS, True),
+    ],
+)
+def test_loading_puts_together_what_was_decided(
+    crowded: Callable[[int], Built], engine: str, gpus: int, sharing: int, fastest: str, name: str, mapped: bool
+) -> None:
+    with open_index(crowded(COUNTS["cpu"]).path) as index, pytest.MonkeyPatch.context() as patch:
+        SmallDevices(patch, 2, 80 << 30, 80 << 30)
+        loaded = load_as_on_cuda(index, engine, gpus, sharing, fastest)
+        assert loaded.name == name
+        assert (loaded._full.data_ptr() == index.vectors.full.ctypes.data) == mapped
+        rows = np.array(index.vectors.full)
+        check_against_float64(rows, rows[::400], *loaded.search(rows[::400], 100))
+
+
+def test_loading_refuses_before_it_copies_and_tells_now_from_never(crowded: Callable[[int], Built]) -> None:
+    with open_index(crowded(COUNTS["cpu"]).path) as index, pytest.MonkeyPatch.context() as patch:
+        devices = SmallDevices(patch, 2, 1 << 30, 2 << 30)
+        patch.setattr(flat_loading, "copied", None)  # nothing may be copied
+        devices.free = 1 << 20
+        with pytest.raises(DeviceFull, match="no room on cuda:0 now"):
+            load_as_on_cuda(index, "exact")
+        devices.total = 1 << 20
+        with pytest.raises(DeviceUnavailable, match="does not fit cuda:0"):
+            load_as_on_cuda(index, "faiss", 2)
+
+
+def test_a_device_that_computes_something_else_is_refused(crowded: Callable[[int], Built]) -> None:
+    with open_index(crowded(COUNTS["cpu"]).path) as index, pytest.MonkeyPatch.context() as patch:
+        SmallDevices(patch, 1, 80 << 30, 80 << 30)
+        inner = faiss.IndexScalarQuantizer.add
+        patch.setattr(faiss.IndexScalarQuantizer, "add", lambda self, rows: inner(self, np.roll(rows, 1, axis=0).copy()))
+        with pytest.raises(DeviceUnavailable, match="less precise than the engine faiss relies on: choose the other one"):
+            load_as_on_cuda(index, "faiss")
 
 
 def test_a_faiss_without_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
