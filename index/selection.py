@@ -9,10 +9,10 @@ import torch
 from .product import Product
 from .scoring import exact_scores
 
-_SAMPLE_ROWS = 65_536
+_SAMPLE_ROWS = 32_768
 _BOUND_ROWS = 4_096
 _SAMPLE_QUERIES = 8
-_REPEATS = 5
+_REPEATS = 3
 
 CANDIDATES = 32
 BLOCK_ROWS = 1 << 18
