@@ -120,6 +120,8 @@ class SlotPolicy:
         """Half-open: the next end that counts leads straight back into quarantine."""
         self.served = False
         """It was running at least once."""
+        self.given_up = False
+        """Stopped by a configuration error, not because somebody wants no process here."""
         self.history: deque[str] = deque(maxlen=24)
         self._rng = rng
 
@@ -155,7 +157,7 @@ class SlotPolicy:
         if isinstance(event, Tick):
             return self._after_tick(now)
         if isinstance(event, Stop):
-            self.leaving = self.alive
+            self.leaving, self.given_up = self.alive, False
             return STOPPED
         if isinstance(event, Hold):
             if self.alive or self.state == STOPPED:
@@ -174,7 +176,7 @@ class SlotPolicy:
 
     def _start_afresh(self) -> str:
         self.failures = 0
-        self.probing = False
+        self.probing = self.given_up = False
         self.counted.clear()
         return STARTING
 
@@ -200,6 +202,7 @@ class SlotPolicy:
         if end.cause == DISMISSED:
             return STOPPED
         if end.cause == CONFIGURATION and not (self.rules.restarts_max is None and self.served):
+            self.given_up = True
             return STOPPED
         if end.cause in (FAULT, CONFIGURATION) and self._is_too_much(now):
             self.due_at = now + self.rules.quarantine_probe_s
@@ -254,6 +257,7 @@ def check_invariants(slot: SlotPolicy) -> None:
         "a running slot has one": slot.alive or slot.state != RUNNING,
         "a process that leaves leaves a slot that was stopped": slot.state in (STOPPED, STARTING) or not slot.leaving,
         "a process that leaves is one": slot.alive or not slot.leaving,
+        "only a stopped slot was given up": slot.state == STOPPED or not slot.given_up,
         "only those that count are quarantined": slot.rules.restarts_max is not None or slot.state != QUARANTINED,
         "the window holds no more than it may": slot.rules.restarts_max is not None or not slot.counted,
     }

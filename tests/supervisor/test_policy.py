@@ -193,7 +193,15 @@ def test_a_configuration_error_is_never_retried():
     assert told(0.0, Wanted(), Spawned(), WRONG).state == STOPPED
     assert told(1e6, Tick()).state == STOPPED
     assert told.slot.deadline() is None
+    assert told.slot.given_up
     assert told(1e6, Wanted()).wants_process
+    assert not told.slot.given_up
+
+
+def test_a_slot_that_was_given_up_and_is_then_drained_is_a_drained_one():
+    told = Told()
+    told(0.0, Wanted(), Spawned(), WRONG, Stop())
+    assert not told.slot.given_up
 
 
 def test_stop_holds_in_every_state():
