@@ -230,5 +230,6 @@ def worker_spec(settings: Settings, aim: Aim, backend: str, slot: int) -> ChildS
         ),
         slot=slot,
         device=device,
+        gpus=settings.index.gpus_per_worker if settings.index.gpu else 0,
         env=thread_environment(threads),
     )

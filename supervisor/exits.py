@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.
 """Signals that a process does not send itself when it breaks."""
 
 STACK_MAX_CHARACTERS = 8192
+_NO_ROOM = re.compile(r"does not fit (on )?cuda|out of memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
+"""Words of ours, of torch, of the system and of C++. A kernel's kill is told as one of them too."""
 _STACK_STARTS = ("Fatal Python error:", "Timeout (", "Current thread 0x", "Thread 0x")
 
 
@@ -107,6 +110,12 @@ def signal_name(number: int) -> str:
 def last_line(text: str) -> str:
     """The last line with anything on it: how a child says one sentence to the operator."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def lacked_room(end: EndRecord) -> bool:
+    """Whether memory, the host's or a device's, did not suffice for it."""
+    words = f"{end.exit.reason}\n{last_line(end.log_tail)}"
+    return end.exit.cause in (FAULT, CONFIGURATION) and _NO_ROOM.search(words) is not None
 
 
 def find_stack(text: str) -> str | None:

@@ -11,7 +11,7 @@ from ..conf.settings import SupervisorSettings
 from ..wire.codec import encode_datagram
 from .aims import Aim
 from .children import Children
-from .device_memory import BACK, HELD, DeviceMemory
+from .device_memory import BACK, HELD, DeviceMemory, Reading
 from .device_quarantine import CudaDevice
 from .exits import EndRecord, find_stack, not_started
 from .journal import Journal
@@ -118,6 +118,10 @@ class Fleet:
             verdict = slot.watch.look(look, now, loading=slot.policy.loading)
             if verdict is not None and not slot.child.doom and not slot.child.ours:
                 self._end(slot, slot.child, verdict, now)
+
+    def readings(self, spec: ChildSpec) -> list[Reading | None]:
+        """Of each CUDA device that such a process uses; None where nobody can read it."""
+        return [self._memory.reading(device) if self._memory else None for device in spec.devices]
 
     def _end(self, slot: Slot, child: Child, verdict: Verdict, now: float) -> None:
         self._journal.warn(f"{slot.name}: {verdict.reason} (process {child.pid}); it is ended")
@@ -281,7 +285,7 @@ class Fleet:
             return False
         if slot.child is not None:
             self._children.terminate(slot.child, now, grace_s)
-        else:
+        if slot.child is None or slot.policy.state == STOPPED:
             slot.policy.receive(Wanted(), now)
         return True
 

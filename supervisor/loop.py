@@ -119,7 +119,7 @@ class Supervisor:
         self._children = Children(self._selector, self._paths.logs if self._paths else None)
         self._link = BrokerLink(self._selector, self._hear_broker, self._lose_channel)
         self._notifier = Notifier(os.environ)
-        memory = start_readings([worker.device for worker in workers])
+        memory = start_readings([device for worker in workers for device in worker.devices])
         make, aim = self._rollouts
         self._fleet = Fleet(
             broker,
@@ -159,7 +159,7 @@ class Supervisor:
         if self._probing:
             self._probing.advance(now)
         self._check_ready()
-        self._swap.advance(now)
+        self._swap.advance(now, may_begin=self._startup.ready and not self._shutdown.begun)
         self._go_down(now)
         if self._shutdown.stage in (shutdown.SERVING, shutdown.DRAINING):
             self._fleet.fill(now, broker=not self._shutdown.begun)
@@ -172,7 +172,7 @@ class Supervisor:
         for number in self._signals.read():
             now = time.monotonic()
             if number == signal.SIGHUP and self._reloads_on_hangup:
-                self._obey(Control("reload", ticket="SIGHUP"), now)
+                self._swap.hang_up()
             elif not self._shutdown.begun:
                 self._asked_at = now
                 self._drain(now)

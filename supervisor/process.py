@@ -42,12 +42,22 @@ class ChildSpec:
     slot: int = -1
     device: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
+    """CUDA devices that its index stands on: its own and the following. 0: none, or it is on a CPU."""
     lane: int = 0
     """0 or 1: two processes that stand beside each other in one slot write to different logs."""
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.slot}" if self.slot >= 0 else self.kind
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All CUDA devices that it uses, its own first."""
+        kind, _, number = self.device.partition(":")
+        if kind != "cuda":
+            return ()
+        return (self.device, *(f"cuda:{int(number or 0) + more}" for more in range(1, self.gpus)))
 
     @property
     def log_name(self) -> str:

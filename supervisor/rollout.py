@@ -2,8 +2,9 @@
 
 It looks at the slots as they are and says what is next; whatever else happens to them meanwhile (ends, restarts, drains, other
 numbers of slots) is just how they are the next time. The first new process that is ready decides: from then on its version is
-wanted everywhere, before that the old one is, and if the new one cannot be loaded nothing has changed. It never starts or ends
-anything itself.
+wanted everywhere, before that the old one is, and if the new one cannot be loaded nothing has changed. Each slot is judged by
+what its own process has loaded, never by what another one has: one that serves that version already keeps its process, and a
+reload mends what an earlier one left half done. It never starts or ends anything itself.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ FAILURES_MAX = 2
 @dataclass(frozen=True, slots=True)
 class Place:
     """One slot now. `state`: of its policy. `serves`: the number of the aim that its living process was started for, None without
-    one. `version`: which version that process has loaded, "" if none yet. `beside`: the state of the process that loads beside
-    it, "" without one, and `beside_version` what that one has loaded. `retiring`: an older process still leaves. `dismissed`:
-    an operator wants no process here."""
+    one. `index`: the folder which that process serves; `version`: which version of it, "" if it has loaded none yet. `beside`:
+    the state of the process that loads beside it, "" without one, and `beside_version` what that one has loaded. `retiring`: an
+    older process still leaves. `dismissed`: an operator wants no process here."""
 
     number: int
     state: str
     serves: int | None
+    index: str = ""
     version: str = ""
     beside: str = ""
     beside_version: str = ""
@@ -48,9 +50,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A process with the new aim for this slot: beside the old one, or where there is no room in its place."""
+    """A process with the new aim for this slot: beside the old one, or in its place, where there is no room or `in_place` says
+    that there was none. What loads beside it leaves."""
 
     place: int
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,11 @@ class Rollout:
         self.failures = 0
         self.told = "is about to start a first new process"
         self._open: int | None = None
-        self._sentence = ""
+        self._had: tuple[str, str] = ("", "")
+        """Folder and version that the open slot served."""
+        self._in_place = False
+        """Two processes did not fit in one slot."""
+        self._is_mixed = False
 
     @property
     def active(self) -> bool:
@@ -121,57 +129,71 @@ class Rollout:
             self._open = None
             return [Abandon(number)]
         if place.beside == RUNNING:
-            if self._is_known(place.beside_version):
-                return self._end_unchanged([Abandon(number)], place.beside_version)
-            return [*self._commit(place.beside_version), Promote(number)]
+            actions = self._commit(place.beside_version)
+            if self._is_served_by(place):
+                self._open = None
+                return [*actions, Abandon(number)]
+            return [*actions, Promote(number)]
         if place.beside:
             orphaned = self.state == REPLACING and place.serves is None
             return [Promote(number)] if orphaned else []
         if place.serves == self.number and place.state == RUNNING:
-            if self._is_known(place.version):
-                return self._end_unchanged([Commit(place.version)], place.version)
             actions = self._commit(place.version)
             if not place.retiring:
-                self.replaced += 1
+                self.replaced += self.kind == RESTART or self._had != (self.index, place.version)
                 self._open = None
             return actions
         return []
 
     def _choose(self, places: Sequence[Place]) -> list[Action]:
         """The next slot, or the end."""
-        outdated = [place for place in places if place.serves not in (None, self.number) and not place.dismissed]
+        wanted = [place for place in places if not place.dismissed]
+        outdated = [place for place in wanted if self._is_outdated(place)]
         if self.state == LOADING:
             running = [place for place in outdated if place.state == RUNNING]
-            outdated = running or outdated or [place for place in places if not place.dismissed]
+            self._is_mixed = any((place.index, place.version) != self.before for place in running)
+            outdated = running or outdated or wanted
             if not outdated:
                 return self._give_up("there is no worker that could try it: every slot was drained")
         if outdated:
-            self._open = outdated[0].number
+            first = outdated[0]
+            self._open, self._had = first.number, (first.index, first.version)
             self.told = f"slot {self._open} gets a new process, {self.replaced} of {self.replaced + len(outdated)} are replaced"
-            return [Open(self._open)]
+            return [Open(self._open, self._in_place)]
         if not any(place.retiring for place in places):
             self.state = DONE
-            self.told = self._success()
+            self.told = self._success(sum(place.state != RUNNING for place in wanted))
         return []
 
-    def _is_known(self, version: str) -> bool:
-        """Whether a reload found what is served already."""
-        return self.kind == RELOAD and self.state == LOADING and (self.index, version) == self.before
+    def _is_outdated(self, place: Place) -> bool:
+        """Whether its process has to go. One of ours too, if the version that it was to load was gone and it took another."""
+        if place.serves is None or self._is_served_by(place):
+            return False
+        return place.serves != self.number or place.version not in ("", self.version)
+
+    def _is_served_by(self, place: Place) -> bool:
+        """Whether that process serves what a reload has found. A restart is for all, whatever they serve."""
+        serves = (place.index, place.version) == (self.index, self.version)
+        return self.kind == RELOAD and place.state == RUNNING and serves
 
     def _commit(self, version: str) -> list[Action]:
-        if self.state == REPLACING:
+        if self.state == REPLACING and self.version == version:
             return []
         self.state, self.version = REPLACING, version
         return [Commit(version)]
 
     # ---- what happened ----------------------------------------------------------------------------------------------
 
-    def failed(self, number: int, sentence: str, *, hopeless: bool) -> list[Action]:
-        """The new process of that slot ended before it was ready. `hopeless`: none follows it by itself."""
+    def failed(self, number: int, sentence: str, *, hopeless: bool, crowded: bool = False) -> list[Action]:
+        """The new process of that slot ended before it was ready. `hopeless`: none follows it by itself. `crowded`: it stood
+        beside another one and there was not enough memory, so it is tried alone before anything is given up."""
         if not self.active or number != self._open:
             return []
+        if crowded:
+            self._in_place = True
+            self.told = f"slot {number} is tried again in place of the old one: {sentence}"
+            return [Open(number, in_place=True)]
         self.failures += 1
-        self._sentence = sentence
         if hopeless or (self.state == LOADING and self.failures >= FAILURES_MAX):
             return self._give_up(sentence)
         self.told = f"slot {number} is tried again: {sentence}"
@@ -184,22 +206,22 @@ class Rollout:
     # ---- how it ends ------------------------------------------------------------------------------------------------
 
     def _give_up(self, sentence: str) -> list[Action]:
-        serves = f"version {self.before[1]} serves on" if self.before[1] else "what was there serves on"
+        serves = "what was there serves on" if self._is_mixed or not self.before[1] else f"version {self.before[1]} serves on"
         if self.state == REPLACING:
-            serves = f"{_workers(self.replaced)} replaced, the rest is as it was and follows when it is started again"
+            rest = f"the rest is as it was and follows when it is started again, or with the next {self.kind}"
+            serves = f"{_workers(self.replaced)} replaced, {rest}"
         self.state = FAILED
         self.told = f"{sentence}; {serves}"
         opened, self._open = self._open, None
         return [Abandon(opened)] if opened is not None else []
 
-    def _end_unchanged(self, actions: list[Action], version: str) -> list[Action]:
-        self.state, self.version, self._open = DONE, version, None
-        self.told = f"version {version} is what {self.index or 'the index'} still is: nothing to replace"
-        return actions
-
-    def _success(self) -> str:
+    def _success(self, idle: int) -> str:
+        """`idle`: slots without a process that serves; they get the version with their next one."""
+        if self.kind == RELOAD and not self.replaced:
+            unchanged = f"version {self.version} is what {self.index or 'the index'} still is: nothing to replace"
+            return f"{unchanged}, {_workers(idle)} to start" if idle else unchanged
         workers = f"{_workers(self.replaced)} replaced"
-        if self.kind == RESTART:
+        if self.kind == RESTART or self.before[1] == self.version:
             return f"{workers}, version {self.version}"
         return f"{self.before[1] or 'unknown'} -> {self.version}, {workers}"
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from ..wire import messages
 from .aims import Aim, MakeSpec
-from .exits import AGAIN, CONFIGURATION, OURS, EndRecord, last_line
+from .exits import AGAIN, CONFIGURATION, DISMISSED, OURS, EndRecord, lacked_room, last_line
 from .fleet import Fleet
 from .journal import Journal
 from .policy import QUARANTINED, RUNNING, STOPPED, Wanted
 from .rollout import RELOAD, Abandon, Action, Commit, Open, Place, Promote, Rollout
-from .room import has_room
+from .room import growth, has_room
 from .slots import Slot
 
 TOLD_MAX_CHARACTERS = 1000
@@ -27,36 +27,52 @@ class Swap:
     `grace_s`: what a worker gets to finish what it holds."""
 
     def __init__(self, fleet: Fleet, make: MakeSpec | None, wanted: Aim, grace_s: float, journal: Journal) -> None:
-        self.wanted = replace(wanted, folder=os.path.realpath(wanted.index) if wanted.index else "")
+        self.wanted = wanted
         self._fleet = fleet
         self._make = make
         self._grace_s = grace_s
         self._journal = journal
         self._aim = self.wanted
+        self._growth = 0
+        """Bytes that the index of the rollout is larger by than what is wanted before it."""
         self._rollout: Rollout | None = None
+        self._hung_up = False
         self._ticket = ""
         self._told = ""
 
     def begin(self, kind: str, index: str, ticket: str, now: float) -> bool:
         """A reload of the folder `index` ("": the same as now), or a restart of all. False: another is under way, or none
         possible."""
-        if self._make is None or (self._rollout is not None and self._rollout.active):
+        if self._make is None or self._is_active():
             return False
         before = (self.wanted.folder, self.wanted.version)
         number = self._aim.number + 1
         if kind == RELOAD:
             named = index or self.wanted.index
-            self._aim = Aim(named, "", number, os.path.realpath(named) if named else "")
+            try:
+                folder = os.path.realpath(named) if named else ""
+            except ValueError:  # no path at all
+                return False
+            self._aim = Aim(named, "", number, folder)
         else:
             self._aim = replace(self.wanted, number=number)
+        self._growth = growth(before, (self._aim.folder, self._aim.version))
         self._rollout = Rollout(kind, number, self._aim.folder, before)
         self._ticket = ticket
         self.advance(now)
         return True
 
-    def advance(self, now: float) -> None:
-        """Whatever is due."""
+    def hang_up(self) -> None:
+        """A reload of the same folder as soon as one can begin: whoever sends a signal is not told that it came too early."""
+        self._journal.note("SIGHUP: a reload" + (" when this one is over" if self._is_active() else ""))
+        self._hung_up = True
+
+    def advance(self, now: float, *, may_begin: bool = False) -> None:
+        """Whatever is due. `may_begin`: the pool came up and does not go down."""
         self._pin()
+        if self._hung_up and may_begin and not self._is_active():
+            self._hung_up = False
+            self.begin(RELOAD, "", "SIGHUP", now)
         if self._rollout is None:
             return
         while actions := self._rollout.advance(self._places()):
@@ -70,13 +86,13 @@ class Swap:
 
     def ended(self, slot: Slot, record: EndRecord, now: float) -> None:
         """A worker's process ended, and its policy has judged. What matters is one that was to load the new aim."""
-        rollout = self._rollout
-        if rollout is None or record.exit.cause in (OURS, AGAIN):
+        rollout, beside = self._rollout, slot in self._fleet.beside.values()
+        if rollout is None or record.exit.cause in (OURS, AGAIN) or (record.exit.cause == DISMISSED and not beside):
             return
-        tries = slot.serves is not None and slot.serves.number == rollout.number and slot not in self._fleet.retiring
-        if tries:
-            hopeless = slot.policy.state in (STOPPED, QUARANTINED)
-            self._perform(rollout.failed(slot.spec.slot, _sentence(record), hopeless=hopeless), now)
+        aim = slot.aim if record.pid is None else slot.serves
+        if aim is not None and aim.number == rollout.number and slot not in self._fleet.retiring:
+            hopeless, crowded = slot.policy.state in (STOPPED, QUARANTINED), beside and lacked_room(record)
+            self._perform(rollout.failed(slot.spec.slot, _sentence(record), hopeless=hopeless, crowded=crowded), now)
 
     def brief(self) -> messages.Rollout:
         """How the last one stands, for the broker and the state file."""
@@ -90,6 +106,9 @@ class Swap:
     def grow(self, number: int) -> Slot | None:
         """One more slot, with what is wanted; None where this parent cannot make any."""
         return self._fleet.new_slot(self._make(number, self.wanted), self.wanted) if self._make is not None else None
+
+    def _is_active(self) -> bool:
+        return self._rollout is not None and self._rollout.active
 
     # ---- the slots --------------------------------------------------------------------------------------------------
 
@@ -117,6 +136,7 @@ class Swap:
             number=slot.spec.slot,
             state=slot.policy.state,
             serves=slot.serves.number if slot.child is not None and slot.serves is not None else None,
+            index=slot.serves.folder if slot.serves is not None else "",
             version=slot.version,
             beside=beside.policy.state if beside else "",
             beside_version=beside.version if beside else "",
@@ -136,15 +156,17 @@ class Swap:
             elif isinstance(action, Promote):
                 self._fleet.promote(action.place, now, self._grace_s)
             elif isinstance(action, Open):
-                self._open(self._slot(action.place), now)
+                self._open(action, now)
             else:
                 self._abandon(action, now)
 
-    def _open(self, slot: Slot | None, now: float) -> None:
+    def _open(self, action: Open, now: float) -> None:
+        slot = self._slot(action.place)
         if slot is None or self._make is None:
             return
-        number, spec = slot.spec.slot, self._make(slot.spec.slot, self._aim)
-        if slot.child is None or has_room(slot.child.pid, slot.spec.device, slot.reading):
+        self._fleet.leave_beside(action.place, now, self._grace_s)
+        spec = self._make(action.place, self._aim)
+        if not action.in_place and self._fits_beside(slot):
             self._journal.note(f"{slot.name}: a new process for {self._aim.folder or 'the index'} starts beside it")
             self._fleet.open_beside(slot, spec, self._aim, now)
             return
@@ -152,7 +174,13 @@ class Swap:
         alone = "" if others else "; nobody else serves meanwhile, what is asked waits"
         self._journal.warn(f"{slot.name}: there is no room for a second process, so the old one is drained first{alone}")
         slot.aim_at(spec, self._aim)
-        self._fleet.restart(str(number), now, self._grace_s)
+        self._fleet.restart(str(action.place), now, self._grace_s)
+
+    def _fits_beside(self, slot: Slot) -> bool:
+        if slot.child is None:
+            return True
+        on_device = self._growth // slot.spec.gpus if slot.spec.gpus else 0
+        return has_room(slot.child.pid, self._fleet.readings(slot.spec), self._growth, on_device)
 
     def _commit(self, version: str, now: float) -> None:
         """Slots without a process that policy would start, or gave up, get one with what is wanted now."""
@@ -185,12 +213,13 @@ class Swap:
 
 def _is_dismissed(slot: Slot) -> bool:
     """An operator wants no process there; one that was given up for its configuration is not meant."""
-    given_up = bool(slot.exits) and slot.exits[0].exit.cause == CONFIGURATION
-    return slot.policy.state == STOPPED and not given_up
+    return slot.policy.state == STOPPED and not slot.policy.given_up
 
 
 def _sentence(record: EndRecord) -> str:
     last = last_line(record.log_tail)
     if record.exit.cause == CONFIGURATION:
         return last or record.exit.reason
+    if record.pid is None:
+        return f"the new process {record.exit.reason}"
     return f"the new process ended: {record.exit.reason}" + (f" ({last})" if last and record.exit.code is not None else "")

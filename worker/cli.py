@@ -93,6 +93,7 @@ def _spec(settings: Settings, aim: Aim, device: str, backend: str, slot: int, th
         (*args, "--index-version", aim.version),
         slot=slot,
         device=device,
+        gpus=settings.index.gpus_per_worker if settings.index.gpu else 0,
         env=thread_environment(threads),
     )
 

@@ -16,6 +16,7 @@ from pools import Pool, alive, run_cli, running_pool, wait_until
 from ragpool.client import Client
 from ragpool.index.demo import demo_rows
 from ragpool.index.manifest import read_manifest, write_manifest
+from ragpool.supervisor.room import growth
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
@@ -137,6 +138,13 @@ def test_reloads_under_load(pool: Pool, indexes: Indexes) -> None:
     assert load.asked > 20
     rollout = pool.status()["rollout"]
     assert (rollout["state"], rollout["kind"], rollout["replaced"], rollout["after"]) == ("done", "reload", 2, before)
+
+
+def test_the_supervisor_reads_from_the_manifest_how_much_larger_an_index_is(indexes: Indexes, tmp_path: Path) -> None:
+    manifest = read_manifest(indexes.b)
+    larger = {role: replace(entry, size=entry.size + 1000) for role, entry in manifest.files.items()}
+    write_manifest(tmp_path, replace(manifest, files=larger))
+    assert growth((str(indexes.b), indexes.version_b), (str(tmp_path), "")) == 1000 * len(larger)
 
 
 def truncate(index: Path) -> None:

@@ -21,7 +21,7 @@ from ragpool.supervisor.rollout import (
     Rollout,
 )
 
-OLD = Place(0, RUNNING, serves=0, version="v1")
+OLD = Place(0, RUNNING, serves=0, index="old", version="v1")
 
 
 def places(count: int = 2, **first: object) -> list[Place]:
@@ -34,7 +34,7 @@ def reload(index: str = "new") -> Rollout:
 
 
 def new(number: int, **how: object) -> Place:
-    return replace(Place(number, RUNNING, serves=1, version="v2"), **how)
+    return replace(Place(number, RUNNING, serves=1, index="new", version="v2"), **how)
 
 
 def test_a_reload_beside_the_old_processes_from_beginning_to_end() -> None:
@@ -73,6 +73,13 @@ def test_a_first_process_that_fails_is_tried_twice(failures: int) -> None:
     assert rollout.advance(places()) == []
 
 
+def test_where_several_versions_serve_none_is_named_as_the_one_that_serves_on() -> None:
+    rollout = reload()
+    rollout.advance([OLD, new(1, serves=0)])
+    rollout.failed(0, "the index is damaged", hopeless=True)
+    assert rollout.told == "the index is damaged; what was there serves on"
+
+
 def test_what_no_second_try_can_mend_ends_it_at_once() -> None:
     rollout = reload()
     rollout.advance(places())
@@ -89,7 +96,8 @@ def test_once_the_version_is_known_a_failure_is_the_policys_business_until_it_gi
         assert rollout.failed(1, "no luck", hopeless=False) == []
     assert rollout.failed(1, "no luck", hopeless=True) == [Abandon(1)]
     assert rollout.state == FAILED
-    assert "no luck; 1 worker replaced, the rest is as it was" in rollout.told
+    rest = "the rest is as it was and follows when it is started again, or with the next reload"
+    assert rollout.told == f"no luck; 1 worker replaced, {rest}"
 
 
 def test_failures_elsewhere_are_not_its_own() -> None:
@@ -102,13 +110,89 @@ def test_failures_elsewhere_are_not_its_own() -> None:
 def test_a_reload_of_what_is_served_already_replaces_nobody() -> None:
     rollout = reload("old")
     rollout.advance(places())
-    assert rollout.advance(places(beside=RUNNING, beside_version="v1")) == [Abandon(0)]
+    assert rollout.advance(places(beside=RUNNING, beside_version="v1")) == [Commit("v1"), Abandon(0)]
+    assert rollout.advance(places(retiring=True)) == [], "what was loaded for it is not gone"
+    assert rollout.advance(places()) == []
     assert rollout.state == DONE
-    assert "nothing to replace" in rollout.told
+    assert rollout.told == "version v1 is what old still is: nothing to replace"
     drained_first = reload("old")
     drained_first.advance(places())
     assert drained_first.advance(places(serves=1)) == [Commit("v1")], "so that a respawn is pinned to it again"
+    assert drained_first.advance(places(serves=1)) == []
     assert drained_first.state == DONE
+    assert "nothing to replace" in drained_first.told
+
+
+def test_a_slot_without_a_process_does_not_count_as_served() -> None:
+    rollout = reload("old")
+    rollout.advance(places())
+    quarantined = [*places(1), replace(OLD, number=1, state=QUARANTINED, serves=None, version="")]
+    rollout.advance([replace(quarantined[0], beside=RUNNING, beside_version="v1"), quarantined[1]])
+    assert rollout.advance(quarantined) == []
+    assert rollout.told == "version v1 is what old still is: nothing to replace, 1 worker to start"
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_an_earlier_reload_left_half_done_is_made_whole(in_place: bool) -> None:
+    """Slot 0 serves v2, which is wanted; slots 1 and 2 still serve v1."""
+    half = [new(0), replace(OLD, number=1), replace(OLD, number=2)]
+    rollout = Rollout(RELOAD, 2, "new", ("new", "v2"))
+    assert rollout.advance(half) == [Open(0)]
+    if in_place:
+        half[0] = new(0, serves=2)
+        assert rollout.advance(half) == [Commit("v2")]
+    else:
+        assert rollout.advance([replace(half[0], beside=RUNNING, beside_version="v2"), *half[1:]]) == [Commit("v2"), Abandon(0)]
+    for number in (1, 2):
+        assert rollout.advance(half) == [Open(number)]
+        half[number] = replace(half[number], beside=RUNNING, beside_version="v2")
+        assert rollout.advance(half) == [Promote(number)]
+        half[number] = new(number, serves=2)
+    assert rollout.advance(half) == []
+    assert (rollout.state, rollout.told) == (DONE, "2 workers replaced, version v2")
+
+
+def test_the_way_back_from_a_half_done_reload_keeps_those_that_never_left() -> None:
+    half = [replace(OLD, number=0), new(1)]
+    rollout = Rollout(RELOAD, 2, "old", ("new", "v2"))
+    assert rollout.advance(half) == [Open(0)]
+    assert rollout.advance([replace(half[0], beside=RUNNING, beside_version="v1"), half[1]]) == [Commit("v1"), Abandon(0)]
+    assert rollout.advance(half) == [Open(1)]
+
+
+def test_the_same_version_in_another_folder_is_not_the_same() -> None:
+    """The old folder may be removed after a reload."""
+    rollout = reload("new")
+    rollout.advance(places(1))
+    assert rollout.advance(places(1, beside=RUNNING, beside_version="v1")) == [Commit("v1"), Promote(0)]
+
+
+def test_what_could_not_load_beside_an_older_one_is_tried_alone_once_and_so_are_all_after_it() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    assert rollout.failed(0, "it does not fit", hopeless=True, crowded=True) == [Open(0, in_place=True)]
+    assert rollout.told == "slot 0 is tried again in place of the old one: it does not fit"
+    assert rollout.advance(places()) == [], "it drains"
+    assert rollout.advance([new(0), replace(OLD, number=1)]) == [Commit("v2")]
+    assert rollout.advance([new(0), replace(OLD, number=1)]) == [Open(1, in_place=True)]
+    hopeless = reload()
+    hopeless.advance(places())
+    hopeless.failed(0, "it does not fit", hopeless=True, crowded=True)
+    assert hopeless.failed(0, "it does not fit", hopeless=True) == [Abandon(0)]
+    assert hopeless.told == "it does not fit; version v1 serves on"
+
+
+def test_a_version_that_is_gone_before_all_have_it_gives_way_to_the_one_that_was_found() -> None:
+    rollout = reload()
+    rollout.advance(places())
+    rollout.advance(places(beside=RUNNING, beside_version="v2"))
+    assert rollout.advance([new(0), replace(OLD, number=1)]) == [Open(1)]
+    later = replace(OLD, number=1, beside=RUNNING, beside_version="v3")
+    assert rollout.advance([new(0), later]) == [Commit("v3"), Promote(1)]
+    assert rollout.advance([new(0), new(1, version="v3")]) == [Open(0)]
+    rollout.advance([new(0, beside=RUNNING, beside_version="v3"), new(1, version="v3")])
+    assert rollout.advance([new(0, version="v3"), new(1, version="v3")]) == []
+    assert (rollout.state, rollout.version) == (DONE, "v3")
 
 
 def test_a_restart_replaces_also_what_stays_the_same() -> None:

@@ -1,25 +1,46 @@
-"""A rollout while anything happens to the slots: laws after every step, and how it must end."""
+"""Rollouts, one after the other, while anything happens to the slots: laws after every step, and how each must end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import settings, strategies
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ragpool.supervisor.policy import BACKOFF, RUNNING, STARTING, STOPPED
-from ragpool.supervisor.rollout import DONE, FAILED, RELOAD, Abandon, Commit, Open, Place, Promote, Rollout
+from ragpool.supervisor.rollout import DONE, FAILED, LOADING, RELOAD, RESTART, Abandon, Commit, Open, Place, Promote, Rollout
+
+INDEXES = ("a", "b")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """`version` "": whichever is the newest of that index."""
+
+    index: str
+    version: str
+    number: int
 
 
 @dataclass
 class Process:
-    number: int
-    ready: bool = False
+    """`version`: "" until it has loaded one."""
+
+    aim: Aim
+    version: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.version != ""
+
+    @property
+    def serves(self) -> tuple[str, str]:
+        return (self.aim.index, self.version)
 
 
 @dataclass
 class Slot:
-    aim: int = 0
-    process: Process | None = field(default_factory=lambda: Process(0, ready=True))
+    aim: Aim
+    process: Process | None = None
     beside: Process | None = None
     leaving: list[Process] = field(default_factory=list)
     draining_first: bool = False
@@ -31,18 +52,32 @@ class Slot:
 
 
 class RolloutMachine(RuleBasedStateMachine):
-    """Plays the parent and its children: slots with a process, perhaps another one beside it, and those that leave."""
+    """Plays the parent and its children: slots with a process, perhaps another one beside it, and those that leave. Indexes are
+    built again, and versions that nobody has open are gone."""
 
-    @initialize(count=strategies.integers(1, 4), room=strategies.lists(strategies.booleans(), min_size=1, max_size=8))
-    def begin(self, count: int, room: list[bool]) -> None:
-        self.slots = {number: Slot() for number in range(count)}
+    @initialize(
+        count=strategies.integers(1, 4),
+        room=strategies.lists(strategies.booleans(), min_size=1, max_size=8),
+        index=strategies.sampled_from(INDEXES),
+    )
+    def begin(self, count: int, room: list[bool], index: str) -> None:
+        self.newest = dict.fromkeys(INDEXES, 1)
+        self.gone: set[str] = set()
+        self.wanted = Aim("a", "a1", 0)
+        self.slots = {number: Slot(self.wanted, Process(self.wanted, "a1")) for number in range(count)}
         self.room = room
-        self.wanted = 0
+        self.begin_rollout(RELOAD, index)
+
+    def begin_rollout(self, kind: str, index: str) -> None:
+        before, self.wanted_before = (self.wanted.index, self.wanted.version), self.wanted
+        number = self.rollout.number + 1 if hasattr(self, "rollout") else 1
+        self.aim = Aim(index, "", number) if kind == RELOAD else replace(self.wanted, number=number)
         self.taken: int | None = None
-        """The slot whose ready process the rollout took away before another was there."""
-        self.hopeless_late = False
-        self.rollout = Rollout(RELOAD, 1, "new", ("old", "v0"))
+        """The slot whose process it took away before another was there."""
+        self.rollout = Rollout(kind, number, self.aim.index, before)
         self.advance()
+
+    # ---- the parent -------------------------------------------------------------------------------------------------
 
     def places(self) -> list[Place]:
         found = []
@@ -53,43 +88,42 @@ class RolloutMachine(RuleBasedStateMachine):
                 Place(
                     number,
                     state,
-                    process.number if process else None,
-                    f"v{process.number}" if process and process.ready else "",
-                    ("" if slot.beside is None else RUNNING if slot.beside.ready else STARTING),
-                    f"v{slot.beside.number}" if slot.beside else "",
-                    bool(slot.leaving),
-                    slot.dismissed,
+                    serves=process.aim.number if process else None,
+                    index=process.aim.index if process else "",
+                    version=process.version if process else "",
+                    beside="" if slot.beside is None else RUNNING if slot.beside.ready else STARTING,
+                    beside_version=slot.beside.version if slot.beside else "",
+                    retiring=bool(slot.leaving),
+                    dismissed=slot.dismissed,
                 )
             )
         return found
 
     def advance(self) -> None:
-        for _ in range(10):
+        active = self.rollout.active
+        for _ in range(12):
             actions = self.rollout.advance(self.places())
             if not actions:
-                return
+                break
             for action in actions:
                 self.perform(action)
-        raise AssertionError("it says ever more")
+        else:
+            raise AssertionError("it says ever more")
+        if active and not self.rollout.active:
+            self.check_end()
 
     def perform(self, action: object) -> None:
         if isinstance(action, Commit):
-            self.wanted = 1
+            self.wanted = self.aim = replace(self.aim, version=action.version)
             for slot in self.slots.values():
-                slot.aim = 1
+                slot.aim = self.wanted
             return
         assert isinstance(action, Open | Promote | Abandon)
         slot = self.slots.get(action.place)
         if slot is None:
             assert isinstance(action, Abandon)
         elif isinstance(action, Open):
-            assert all(other.beside is None for other in self.slots.values()), "one at a time"
-            self.room.append(self.room.pop(0))
-            if slot.process is None or self.room[0]:
-                slot.beside = Process(1)
-            else:
-                assert self.taken is None, "one at a time"
-                slot.aim, slot.draining_first, self.taken = 1, True, action.place
+            self.open(slot, action)
         elif isinstance(action, Promote):
             assert slot.beside is not None
             if slot.process is not None:
@@ -97,23 +131,45 @@ class RolloutMachine(RuleBasedStateMachine):
                 slot.leaving.append(slot.process)
             slot.process, slot.beside = slot.beside, None
         else:
-            if slot.beside is not None:
-                slot.leaving.append(slot.beside)
-                slot.beside = None
+            self.leave_beside(slot)
             if slot.aim != self.wanted:
                 slot.aim, slot.draining_first = self.wanted, False
-                if slot.process is not None and slot.process.number != self.wanted:
+                if slot.process is not None and slot.process.aim.number != self.wanted.number:
                     slot.process = None
 
-    def fails(self, number: int, hopeless: bool) -> None:
-        late = self.wanted == 1 and hopeless and number == self.rollout.open and self.rollout.active
-        self.hopeless_late = self.hopeless_late or late
-        for action in self.rollout.failed(number, "no luck", hopeless=hopeless):
-            self.perform(action)
+    def open(self, slot: Slot, action: Open) -> None:
+        self.leave_beside(slot)
+        assert all(other.beside is None for other in self.slots.values()), "one at a time"
+        self.room.append(self.room.pop(0))
+        if not action.in_place and (slot.process is None or self.room[0]):
+            slot.beside = Process(self.aim)
+            return
+        assert self.taken is None, "one at a time"
+        slot.aim = self.aim
+        if slot.process is not None:
+            slot.draining_first, self.taken = True, action.place
 
-    def pick(self, number: int) -> tuple[int, Slot] | None:
+    def leave_beside(self, slot: Slot) -> None:
+        if slot.beside is not None:
+            slot.leaving.append(slot.beside)
+            slot.beside = None
+
+    def fails(self, number: int, *, hopeless: bool, crowded: bool) -> None:
+        active = self.rollout.active
+        for action in self.rollout.failed(number, "no luck", hopeless=hopeless, crowded=crowded):
+            self.perform(action)
+        if active and not self.rollout.active:
+            self.check_end()
+
+    def pick(self, number: int) -> tuple[int, Slot]:
         chosen = sorted(self.slots)
-        return (chosen[number % len(chosen)], self.slots[chosen[number % len(chosen)]]) if chosen else None
+        return (chosen[number % len(chosen)], self.slots[chosen[number % len(chosen)]])
+
+    def found_by(self, aim: Aim) -> str:
+        """The version that a process with this aim loads now."""
+        return f"{aim.index}{self.newest[aim.index]}" if aim.version in ("", *self.gone) else aim.version
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
 
     @rule()
     def what_leaves_is_gone(self) -> None:
@@ -132,48 +188,74 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @rule(number=strategies.integers(0, 9))
     def one_loads(self, number: int) -> None:
-        found = self.pick(number)
-        if found is not None:
-            for process in (found[1].process, found[1].beside):
-                if process is not None:
-                    process.ready = True
-            if self.taken == found[0] and found[1].ready:
-                self.taken = None
+        name, slot = self.pick(number)
+        for process in (slot.process, slot.beside):
+            if process is not None and not process.ready:
+                process.version = self.found_by(process.aim)
+        if self.taken == name and slot.ready:
+            self.taken = None
         self.advance()
 
-    @rule(number=strategies.integers(0, 9), hopeless=strategies.booleans())
-    def a_new_one_fails(self, number: int, hopeless: bool) -> None:
-        found = self.pick(number)
-        if found is not None and found[1].beside is not None and not found[1].beside.ready:
-            self.fails(found[0], hopeless)
-        elif found is not None and found[1].process is not None and not found[1].process.ready and found[1].process.number:
-            found[1].process = None
-            self.fails(found[0], hopeless)
+    @precondition(lambda self: self.rollout.open is not None)
+    @rule()
+    def what_is_tried_loads(self) -> None:
+        self.what_leaves_is_gone()
+        self.slots_without_a_process_get_one()
+        if self.rollout.open is not None:
+            self.one_loads(sorted(self.slots).index(self.rollout.open))
+        self.what_leaves_is_gone()
+
+    @precondition(lambda self: self.rollout.open is not None)
+    @rule(hopeless=strategies.booleans(), crowded=strategies.booleans())
+    def what_is_tried_fails(self, hopeless: bool, crowded: bool) -> None:
+        name = self.rollout.open
+        slot = self.slots[name]
+        if slot.beside is not None and not slot.beside.ready:
+            self.fails(name, hopeless=hopeless, crowded=crowded)
+        elif slot.process is not None and not slot.process.ready and slot.process.aim.number == self.rollout.number:
+            slot.process = None
+            self.fails(name, hopeless=hopeless, crowded=False)
         self.advance()
 
     @rule(number=strategies.integers(0, 9))
     def one_crashes(self, number: int) -> None:
-        found = self.pick(number)
-        if found is not None:
-            found[1].process, found[1].draining_first = None, False
-            if self.taken == found[0]:
-                self.taken = None
+        name, slot = self.pick(number)
+        slot.process, slot.draining_first = None, False
+        if self.taken == name:
+            self.taken = None
         self.advance()
 
     @rule(number=strategies.integers(0, 9))
     def an_operator_drains_one(self, number: int) -> None:
-        found = self.pick(number)
-        if found is not None:
-            found[1].dismissed, found[1].process, found[1].draining_first = True, None, False
-            if self.taken == found[0]:
-                self.taken = None
+        self.pick(number)[1].dismissed = True
+        self.one_crashes(number)
+
+    @rule(number=strategies.integers(0, 9))
+    def an_operator_wants_it_back(self, number: int) -> None:
+        self.pick(number)[1].dismissed = False
         self.advance()
 
     @rule()
     def an_operator_wants_one_more(self) -> None:
         if len(self.slots) < 6:
-            self.slots[max(self.slots, default=-1) + 1] = Slot(aim=self.wanted, process=None)
+            self.slots[max(self.slots) + 1] = Slot(self.wanted)
         self.advance()
+
+    @rule(index=strategies.sampled_from(INDEXES))
+    def an_index_is_built_again(self, index: str) -> None:
+        """What it replaced is gone unless somebody has it open."""
+        self.newest[index] += 1
+        processes = [p for slot in self.slots.values() for p in (slot.process, slot.beside, *slot.leaving) if p is not None]
+        is_open = {process.version for process in processes}
+        self.gone |= {f"{index}{number}" for number in range(1, self.newest[index])} - is_open
+        self.advance()
+
+    @precondition(lambda self: not self.rollout.active)
+    @rule(kind=strategies.sampled_from((RELOAD, RELOAD, RESTART)), index=strategies.sampled_from(INDEXES))
+    def another_rollout_begins(self, kind: str, index: str) -> None:
+        self.begin_rollout(kind, index)
+
+    # ---- the laws ---------------------------------------------------------------------------------------------------
 
     @invariant()
     def laws_hold(self) -> None:
@@ -182,29 +264,51 @@ class RolloutMachine(RuleBasedStateMachine):
         beside = [number for number, slot in self.slots.items() if slot.beside is not None]
         assert len(beside) <= 1
         assert not beside or self.rollout.active, "what nobody needs does not go on loading"
-        if self.wanted == 0:
-            odd = [number for number, slot in self.slots.items() if slot.aim == 1]
+        if self.rollout.state == LOADING:
+            odd = [number for number, slot in self.slots.items() if slot.aim != self.wanted]
             assert len(odd) <= 1, "before the first is ready one slot at most is risked"
-            assert not odd or self.rollout.active
+        else:
+            assert all(slot.aim == self.wanted for slot in self.slots.values()), "every respawn takes what is wanted"
 
-    def teardown(self) -> None:
-        """Left alone, with processes that load, it ends: all serve the new version, or all the old one."""
-        if not hasattr(self, "slots"):
-            return
-        for _ in range(60):
+    def check_end(self) -> None:
+        """Whatever it found when it began."""
+        wanted, committed = (self.wanted.index, self.wanted.version), self.wanted.number == self.rollout.number
+        serving = [slot.process for slot in self.slots.values() if slot.ready and not slot.dismissed]
+        if self.rollout.state == DONE:
+            assert committed
+            assert all(process.serves == wanted for process in serving), (wanted, serving)
+            if self.rollout.kind == RESTART:
+                assert all(process.aim.number == self.rollout.number for process in serving), "everybody was replaced"
+        else:
+            assert self.rollout.state == FAILED
+            if not committed:
+                assert self.wanted == self.wanted_before
+                alive = [slot.process for slot in self.slots.values() if slot.process is not None]
+                assert all(process.aim.number != self.rollout.number for process in alive), "nobody has the new one"
+
+    def settle(self) -> None:
+        """Left alone, with processes that load, every rollout ends."""
+        for _ in range(30):
             self.what_leaves_is_gone()
             self.slots_without_a_process_get_one()
-            for number in range(10):
+            for number in range(len(self.slots)):
                 self.one_loads(number)
             self.laws_hold()
-        assert self.rollout.state in (DONE, FAILED)
-        serving = {slot.process.number for slot in self.slots.values() if slot.process is not None}
-        if not self.hopeless_late:
-            assert serving <= {self.wanted}, (serving, self.wanted)
-        if self.rollout.state == DONE:
-            assert self.wanted == 1
-            assert serving <= {1}
+        assert not self.rollout.active
+
+    def teardown(self) -> None:
+        """Whatever they left behind, the next reload makes it whole."""
+        if not hasattr(self, "slots"):
+            return
+        self.settle()
+        for slot in self.slots.values():
+            slot.dismissed = False
+        self.begin_rollout(RELOAD, self.wanted.index)
+        self.settle()
+        assert self.rollout.state == DONE
+        newest = (self.wanted.index, f"{self.wanted.index}{self.newest[self.wanted.index]}")
+        assert {slot.process.serves for slot in self.slots.values() if slot.process is not None} == {newest}
 
 
 TestRolloutMachine = RolloutMachine.TestCase
-TestRolloutMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestRolloutMachine.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

@@ -89,6 +89,52 @@ def test_what_cannot_be_loaded_changes_nothing(pool, wait_for, short_dir, words,
     rollout(pool, wait_for, state="done", after="2")
 
 
+def test_a_reload_that_stopped_halfway_is_made_whole_by_the_next(pool, wait_for, short_dir):
+    marker = short_dir / "marker"
+    pool.start(("serve_version 1", "serve_version 1")).ready()
+    pool.command(("reload", index(short_dir, f"serve_first {marker}:2")))
+    rest = "the rest is as it was and follows when it is started again, or with the next reload"
+    rollout(pool, wait_for, state="failed", told=f"no such device; 1 worker replaced, {rest}")
+    assert versions(pool) == ["2", "1"]
+    kept = pool.slot(0)["pid"]
+    (short_dir / "marker.mended").touch()
+    pool.command(("reload", ""))
+    rollout(pool, wait_for, state="done", told="1 worker replaced, version 2")
+    assert versions(pool) == ["2", "2"]
+    assert pool.slot(0)["pid"] == kept
+    pool.command(("reload", ""))
+    assert "nothing to replace" in rollout(pool, wait_for, state="done", replaced=0)["told"]
+    assert len(pool.processes()) == 4, "nothing that was tried is left"
+
+
+def test_what_finds_no_room_beside_the_old_one_is_tried_in_its_place(pool, wait_for, short_dir):
+    room = short_dir / "room"
+    pool.start((f"serve_alone {room}:1",)).ready()
+    pool.command(("reload", index(short_dir, f"serve_alone {room}:2")))
+    assert rollout(pool, wait_for, state="done")["told"] == "1 -> 2, 1 worker replaced"
+    assert versions(pool) == ["2"]
+    assert "there is no room for a second process, so the old one is drained first" in pool.err_file.read_text()
+    assert [end["code"] for end in pool.slot(0)["exits"] if end["code"]] == [78], "it was tried beside first"
+
+
+def test_a_process_that_cannot_be_started_is_a_try_too(pool, wait_for, short_dir):
+    """The system takes no argument of that length."""
+    pool.start(("serve_version 1",)).ready()
+    pool.command(("reload", "no \0 path"))
+    wait_for(lambda: "is not possible" in pool.journal())
+    pool.command(("reload", index(short_dir, "serve_version " + "2" * 200_000)))
+    told = rollout(pool, wait_for, state="failed")["told"]
+    assert told.startswith("the new process could not be started: ")
+    assert told.endswith("; version 1 serves on")
+
+
+def test_a_slot_that_is_wanted_again_while_it_drains_comes_back(pool, wait_for):
+    pool.start(("deaf",), drain_timeout_s=0.5).ready()
+    pid = pool.slot(0)["pid"]
+    pool.command(("drain", "0"), ("restart", "0"))
+    wait_for(lambda: pool.slot(0)["pid"] not in (pid, None) and pool.slot(0)["state"] == "running", what="another process")
+
+
 def test_a_link_is_followed_when_a_reload_is_asked_for_and_not_by_respawns(pool, wait_for, short_dir):
     link = short_dir / "link"
     link.symlink_to(index(short_dir, "serve_version 2", "two"))
@@ -157,6 +203,18 @@ def test_sighup_reloads_where_there_is_no_terminal(pool, wait_for):
     assert told["told"] == f"version 1 is what {os.path.realpath('first')} still is: nothing to replace"
     pool.signal(signal.SIGTERM)
     assert pool.wait() == 0
+
+
+def test_sighup_during_a_reload_is_another_one_after_it(pool, wait_for, short_dir):
+    marker = short_dir / "marker"
+    pool.start(("serve_version 1",)).ready()
+    pool.command(("reload", index(short_dir, f"serve_once_there {marker}:2")))
+    wait_for(lambda: pool.slot(0)["beside"], what="a process beside")
+    pool.signal(signal.SIGHUP)
+    wait_for(lambda: "SIGHUP: a reload when this one is over" in pool.journal())
+    index(short_dir, "serve_version 3")
+    marker.touch()
+    assert rollout(pool, wait_for, state="done", ticket="SIGHUP")["told"] == "2 -> 3, 1 worker replaced"
 
 
 def test_sighup_ends_a_pool_in_a_terminal(pool, wait_for):

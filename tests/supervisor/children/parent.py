@@ -1,6 +1,7 @@
 """A parent made from a JSON file: claims the run directory, runs the supervisor, says what it hears."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -60,7 +61,7 @@ def main() -> int:
         on_serving=lambda address: say("serving", address),
         on_ready=lambda address: say("ready", address),
         make=make,
-        aim=Aim("first", "1"),
+        aim=Aim("first", "1", folder=os.path.realpath("first")),
     )
     try:
         with rundir.claim(paths):

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import faulthandler
+import fcntl
 import mmap
 import os
 import signal
@@ -31,6 +32,30 @@ def serve_once_there(given: argparse.Namespace) -> None:
     path, _, version = given.argument.partition(":")
     while not os.path.exists(path):
         time.sleep(0.01)
+    os.write(given.ready_fd, version.encode())
+    signal.pause()
+
+
+def serve_first(given: argparse.Namespace) -> None:
+    """PATH:VERSION; the first to make that file serves, later ones are configured wrongly until there is PATH.mended."""
+    path, _, version = given.argument.partition(":")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        if not os.path.exists(path + ".mended"):
+            sys.exit(print("no such device", file=sys.stderr) or 78)
+    os.write(given.ready_fd, version.encode())
+    signal.pause()
+
+
+def serve_alone(given: argparse.Namespace) -> None:
+    """PATH:VERSION; there is room for one at a time."""
+    path, _, version = given.argument.partition(":")
+    room = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(room, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(print("the index wiki does not fit cuda:0", file=sys.stderr) or 78)
     os.write(given.ready_fd, version.encode())
     signal.pause()
 
