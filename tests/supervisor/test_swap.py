@@ -217,6 +217,16 @@ def test_sighup_during_a_reload_is_another_one_after_it(pool, wait_for, short_di
     assert rollout(pool, wait_for, state="done", ticket="SIGHUP")["told"] == "2 -> 3, 1 worker replaced"
 
 
+def test_sighup_before_the_pool_is_ready_waits_until_it_is(pool, wait_for, short_dir):
+    marker = short_dir / "marker"
+    pool.start((f"serve_once_there {marker}:1",))
+    wait_for(lambda: pool.slot(0)["pid"], what="a process that loads")
+    pool.signal(signal.SIGHUP)
+    wait_for(lambda: "SIGHUP: a reload" in pool.journal())
+    marker.touch()
+    assert "nothing to replace" in rollout(pool, wait_for, state="done", ticket="SIGHUP")["told"]
+
+
 def test_sighup_ends_a_pool_in_a_terminal(pool, wait_for):
     leader, terminal = os.openpty()
     try:
