@@ -35,7 +35,7 @@ class Place:
     """One slot now. `state`: of its policy. `serves`: the number of the aim that its living process was started for, None without
     one. `index`: the folder which that process serves; `version`: which version of it, "" if it has loaded none yet. `beside`:
     the state of the process that loads beside it, "" without one, and `beside_version` what that one has loaded. `retiring`: an
-    older process still leaves. `dismissed`: an operator wants no process here."""
+    older process still leaves. `dismissed`: an operator wants no process here. `incarnation`: tells one process from the next."""
 
     number: int
     state: str
@@ -46,6 +46,7 @@ class Place:
     beside_version: str = ""
     retiring: bool = False
     dismissed: bool = False
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ class Rollout:
         self.failures = 0
         self.told = "is about to start a first new process"
         self._open: int | None = None
-        self._had: tuple[str, str] = ("", "")
-        """Folder and version that the open slot served."""
+        self._opened: Place | None = None
+        """The open slot as it was before."""
         self._in_place = False
         """Two processes did not fit in one slot."""
         self._is_mixed = False
@@ -137,13 +138,22 @@ class Rollout:
         if place.beside:
             orphaned = self.state == REPLACING and place.serves is None
             return [Promote(number)] if orphaned else []
-        if place.serves == self.number and place.state == RUNNING:
+        if place.serves == self.number and place.state == RUNNING and not self._still_leaves(place):
             actions = self._commit(place.version)
             if not place.retiring:
-                self.replaced += self.kind == RESTART or self._had != (self.index, place.version)
+                self.replaced += self.kind == RESTART or not self._served_already(place)
                 self._open = None
             return actions
         return []
+
+    def _still_leaves(self, place: Place) -> bool:
+        """Whether that is the process which the new one is to follow: one of ours, of a version that was not the wanted one."""
+        was = self._opened
+        return was is not None and (place.serves, place.incarnation) == (was.serves, was.incarnation)
+
+    def _served_already(self, place: Place) -> bool:
+        was = self._opened
+        return was is not None and (place.index, place.version) == (was.index, was.version)
 
     def _choose(self, places: Sequence[Place]) -> list[Action]:
         """The next slot, or the end."""
@@ -156,8 +166,8 @@ class Rollout:
             if not outdated:
                 return self._give_up("there is no worker that could try it: every slot was drained")
         if outdated:
-            first = outdated[0]
-            self._open, self._had = first.number, (first.index, first.version)
+            self._opened = outdated[0]
+            self._open = self._opened.number
             self.told = f"slot {self._open} gets a new process, {self.replaced} of {self.replaced + len(outdated)} are replaced"
             return [Open(self._open, self._in_place)]
         if not any(place.retiring for place in places):

@@ -142,6 +142,7 @@ class Swap:
             beside_version=beside.version if beside else "",
             retiring=retiring,
             dismissed=_is_dismissed(slot),
+            incarnation=slot.incarnation,
         )
 
     def _slot(self, number: int) -> Slot | None:

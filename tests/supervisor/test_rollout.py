@@ -191,8 +191,20 @@ def test_a_version_that_is_gone_before_all_have_it_gives_way_to_the_one_that_was
     assert rollout.advance([new(0), later]) == [Commit("v3"), Promote(1)]
     assert rollout.advance([new(0), new(1, version="v3")]) == [Open(0)]
     rollout.advance([new(0, beside=RUNNING, beside_version="v3"), new(1, version="v3")])
-    assert rollout.advance([new(0, version="v3"), new(1, version="v3")]) == []
+    assert rollout.advance([new(0, version="v3", incarnation="next"), new(1, version="v3")]) == []
     assert (rollout.state, rollout.version) == (DONE, "v3")
+
+
+def test_a_process_of_ours_that_is_drained_first_is_not_taken_for_the_one_that_follows_it() -> None:
+    """A respawn of slot 1 found another version than the wanted one, which is gone."""
+    rollout = reload()
+    rollout.advance(places())
+    rollout.advance(places(beside=RUNNING, beside_version="v2"))
+    odd = new(1, version="v3", incarnation="first")
+    assert rollout.advance([new(0), odd]) == [Open(1)]
+    assert rollout.advance([new(0), odd]) == [], "it drains"
+    assert rollout.advance([new(0), replace(odd, incarnation="next")]) == [Commit("v3")]
+    assert rollout.advance([new(0), replace(odd, incarnation="next")]) == [Open(0)]
 
 
 def test_a_restart_replaces_also_what_stays_the_same() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,6 +28,7 @@ class Process:
 
     aim: Aim
     version: str = ""
+    incarnation: int = field(default_factory=count().__next__)
 
     @property
     def ready(self) -> bool:
@@ -56,15 +58,15 @@ class RolloutMachine(RuleBasedStateMachine):
     built again, and versions that nobody has open are gone."""
 
     @initialize(
-        count=strategies.integers(1, 4),
+        slots=strategies.integers(1, 4),
         room=strategies.lists(strategies.booleans(), min_size=1, max_size=8),
         index=strategies.sampled_from(INDEXES),
     )
-    def begin(self, count: int, room: list[bool], index: str) -> None:
+    def begin(self, slots: int, room: list[bool], index: str) -> None:
         self.newest = dict.fromkeys(INDEXES, 1)
         self.gone: set[str] = set()
         self.wanted = Aim("a", "a1", 0)
-        self.slots = {number: Slot(self.wanted, Process(self.wanted, "a1")) for number in range(count)}
+        self.slots = {number: Slot(self.wanted, Process(self.wanted, "a1")) for number in range(slots)}
         self.room = room
         self.begin_rollout(RELOAD, index)
 
@@ -95,6 +97,7 @@ class RolloutMachine(RuleBasedStateMachine):
                     beside_version=slot.beside.version if slot.beside else "",
                     retiring=bool(slot.leaving),
                     dismissed=slot.dismissed,
+                    incarnation=str(process.incarnation) if process else "",
                 )
             )
         return found
