@@ -26,7 +26,7 @@ FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.
 """Signals that a process does not send itself when it breaks."""
 
 STACK_MAX_CHARACTERS = 8192
-_NO_ROOM = re.compile(r"does not fit (on )?cuda|out of memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
+_NO_ROOM = re.compile(r"finds no room on cuda|out of memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
 """Words of ours, of torch, of the system and of C++. A kernel's kill is told as one of them too."""
 _STACK_STARTS = ("Fatal Python error:", "Timeout (", "Current thread 0x", "Thread 0x")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import PurePosixPath
 
 import pytest
-from ragpool.index.errors import DeviceUnavailable
-from ragpool.index.placement import cloning
+from ragpool.index.errors import DeviceFull, DeviceUnavailable
+from ragpool.index.placement import Memory, cloning
 from ragpool.supervisor.device_memory import Reading
 from ragpool.supervisor.exits import EndRecord, classify, lacked_room
 from ragpool.supervisor.process import ChildSpec
@@ -149,16 +149,18 @@ def ended(returncode: int, last: str = "", oom: bool = False) -> EndRecord:
     return EndRecord(1.0, classify(returncode, oom=oom, sentence=last), log_tail=f"first words\n{last}\n")
 
 
-def test_what_a_worker_says_of_an_index_that_does_not_fit_is_understood() -> None:
-    with pytest.raises(DeviceUnavailable) as told:
-        cloning("wiki", "compact", 10**9, 64, [0], [10**6])
-    assert lacked_room(ended(78, str(told.value)))
+def test_what_a_worker_says_of_an_index_that_finds_no_room_is_understood() -> None:
+    with pytest.raises(DeviceFull) as told:
+        cloning("wiki", "compact", 10**9, 64, [Memory(0, 10**6, 10**10)])
+    assert lacked_room(ended(1, f"loading failed: DeviceFull: {told.value}"))
+    with pytest.raises(DeviceUnavailable) as hopeless:
+        cloning("wiki", "compact", 10**9, 64, [Memory(0, 10**6, 10**8)])
+    assert not lacked_room(ended(78, str(hopeless.value))), "no room will be found by ending others"
 
 
 @pytest.mark.parametrize(
     ("end", "lacked"),
     [
-        (ended(78, "the index wiki does not fit cuda:1: its rows need 2.0 GiB, and 1.0 GiB of 8.0 GiB are free for them"), True),
         (ended(78, "the model m does not fit on cuda:0: CUDA out of memory. Tried to allocate 2 GiB"), True),
         (ended(1, "loading failed: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (ended(1, "loading failed: OSError: [Errno 12] Cannot allocate memory"), True),
