@@ -114,7 +114,7 @@ def test_what_finds_no_room_beside_the_old_one_is_tried_in_its_place(pool, wait_
     assert rollout(pool, wait_for, state="done")["told"] == "1 -> 2, 1 worker replaced"
     assert versions(pool) == ["2"]
     assert "there is no room for a second process, so the old one is drained first" in pool.err_file.read_text()
-    assert [end["code"] for end in pool.slot(0)["exits"] if end["code"]] == [78], "it was tried beside first"
+    assert [end["code"] for end in pool.slot(0)["exits"] if end["code"]] == [1], "it was tried beside first"
 
 
 def test_a_process_that_cannot_be_started_is_a_try_too(pool, wait_for, short_dir):

@@ -55,7 +55,7 @@ def serve_alone(given: argparse.Namespace) -> None:
     try:
         fcntl.flock(room, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(print("the index wiki does not fit cuda:0", file=sys.stderr) or 78)
+        sys.exit("loading failed: DeviceFull: the index wiki finds no room on cuda:0 now")
     os.write(given.ready_fd, version.encode())
     signal.pause()
 
