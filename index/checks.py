@@ -1,13 +1,16 @@
-"""Checks an index beyond what opening it does: every byte, every passage, the model, and one passage that must find itself."""
+"""Checks an index beyond what opening it does: every byte, every passage, the model, and passages that must find themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexDamaged
+from .index_types import HNSW
 from .manifest import FLAT, HalfNorms
 from .passage import encoded_text
 from .store import Index, open_index
@@ -16,7 +19,8 @@ from .verify import Check, verify_files
 
 _CHUNK_ROWS = 4_096
 _LOOKED_AT = 10
-"""A passage may stand behind others: equal texts, or neighbours where codes are coarse."""
+_LOOKED_UP = 16
+"""Passages that are encoded again, and results that are looked at for each."""
 
 _SAME_PASSAGE = 0.02
 """How far the score of a passage for itself may be off: another dtype or processor moves its vector a little."""
@@ -78,38 +82,97 @@ def _within(full: NDArray[np.float32], half: NDArray[np.uint16], norms: HalfNorm
 
 
 def verify_search(index: Index, device: str = "cpu", model: str = "") -> Check:
-    """The model is the one the index was built with, and the passage in the middle, encoded again, finds itself.
+    """The model is the one the index was built with, and passages, encoded again, find themselves: the one in the middle, and
+    some at equal distances.
 
+    Where rows are kept as they were encoded, or in float16, each one must be that of its passage. Where only codes of them are,
+    most must be nearer to theirs than to those of the other passages. The search must return most of them, or rows that score
+    as well: equal texts, neighbours that codes do not tell apart, and a row that a graph does not lead to are not damage.
     Raises `ModelUnusable`, `DeviceUnavailable` or `IndexDamaged`.
     """
     from .encoder import load_index_encoder
     from .engine import load_engine
 
     encoder = load_index_encoder(index.manifest, device, model=model)
-    row = index.count // 2
-    passage = index.passages.get(row)
-    text = encoded_text(passage["title"], passage["text"], index.manifest.corpus.encode)
-    vector = encoder.encode([text], "passage").vectors
-    scores, rows = load_engine(index, device).search(vector, _LOOKED_AT)
-    best, stored = float(scores[0, 0]), _stored(index, row)
+    rows = _spread(index.count)
+    passages = [index.passages.get(row) for row in rows]
+    texts = [encoded_text(passage["title"], passage["text"], index.manifest.corpus.encode) for passage in passages]
+    vectors = encoder.encode(texts, "passage").vectors
+    scores, found = load_engine(index, device).search(vectors, _LOOKED_AT)
+    looks = _compared(index, rows, vectors, scores, found)
+    own = [look.own for look in looks]
+    if not (all if _kept(index) is not None else _most)(own) or not _most([look.found for look in looks]):
+        wrong = next(passage for passage, look in zip(passages, looks, strict=True) if not (look.own and look.found))
+        raise IndexDamaged(f"the index {index.path} does not find its passage {wrong['id']!r} by its own text")
+    first, name = f"{passages[0]['id']!r} finds itself", index.manifest.model.name
+    return Check("search", f"{first} with {name}, score {looks[0].score:.4f}; looked at {len(rows)} passages")
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """`own`: the row belongs to its passage. `found`: the search returned it, or rows that score as well. `score`: its own."""
+
+    own: bool
+    found: bool
+    score: float
+
+
+def _compared(
+    index: Index, rows: Sequence[int], vectors: NDArray[np.float32], scores: NDArray[np.float32], found: NDArray[np.int64]
+) -> list[_Look]:
+    kept = _kept(index)
+    stored, queries = (kept(rows), vectors.astype(np.float64)) if kept is not None else _decoded(index, rows, vectors)
     if stored is None:
-        own, square = best, float(np.linalg.norm(vector[0].astype(np.float64))) ** 2
-        found = row in rows[0]
-    else:
-        own, square = float(stored @ vector[0].astype(np.float64)), float(np.linalg.norm(stored)) ** 2
-        found = abs(own - square) <= _SAME_PASSAGE * square and own >= best - _SAME_PASSAGE * square
-        found = found and (row in rows[0] or own <= float(scores[0, -1]) + _SAME_PASSAGE * square)
-    if not found:
-        raise IndexDamaged(f"the index {index.path} does not find its passage {passage['id']!r} by its own text")
-    return Check("search", f"{passage['id']!r} finds itself with {index.manifest.model.name}, score {own:.4f}")
+        ends = [(float(line[0]), float(line[-1])) for line in scores]
+        there = [row in line or best == last for row, line, (best, last) in zip(rows, found.tolist(), ends, strict=True)]
+        return [_Look(True, is_there, best) for is_there, (best, _) in zip(there, ends, strict=True)]
+    products, squares = queries @ stored.T, np.einsum("nd,nd->n", stored, stored)
+    nearness = products / np.maximum(np.sqrt(squares), np.finfo(np.float64).tiny)
+    looks = []
+    for at, row in enumerate(rows):
+        score, slack = float(products[at, at]), _SAME_PASSAGE * float(squares[at])
+        own = abs(score - squares[at]) <= slack if kept is not None else nearness[at, at] >= nearness[at].max()
+        returned = row in found[at] or score <= float(scores[at, -1]) + slack
+        looks.append(_Look(bool(own and np.isfinite(score)), returned, score))
+    return looks
 
 
-def _stored(index: Index, row: int) -> NDArray[np.float64] | None:
-    """The row as it is kept in full or in float16, where it is."""
+def _spread(count: int) -> list[int]:
+    """The row in the middle, then some at equal distances."""
+    some = min(count, _LOOKED_UP)
+    return list(dict.fromkeys([count // 2, *(count * number // some for number in range(some))]))
+
+
+def _most(truths: Sequence[bool]) -> bool:
+    return 2 * sum(truths) > len(truths)
+
+
+def _kept(index: Index) -> Callable[[Sequence[int]], NDArray[np.float64]] | None:
+    """What reads rows as they are kept in full or in float16, beside a faiss part or in a graph; None where only codes are."""
     if index.manifest.type == FLAT:
-        kept: NDArray[np.float64] = index.vectors.full[row].astype(np.float64)
-        return kept
-    return index.part.refine[row].astype(np.float64) if index.part.refine is not None else None
+        full = index.vectors.full
+        return lambda rows: full[list(rows)].astype(np.float64)
+    refine = index.part.refine
+    if refine is not None:
+        return lambda rows: refine[list(rows)].astype(np.float64)
+    if index.manifest.type != HNSW:
+        return None
+    from .faiss_engine import read_part
+
+    part = read_part(index)
+    return lambda rows: np.stack([part.reconstruct(row) for row in rows]).astype(np.float64)
+
+
+def _decoded(
+    index: Index, rows: Sequence[int], vectors: NDArray[np.float32]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """The rows that the codes of a faiss part stand for, None where faiss does not decode them, and the vectors where they are
+    compared: behind the transforms."""
+    from .faiss_engine import read_part
+    from .faiss_files import decoded
+
+    stored, queries = decoded(read_part(index), rows, vectors)
+    return (None if stored is None else stored.astype(np.float64)), queries.astype(np.float64)
 
 
 def verify_all(directory: str | Path, device: str = "cpu", model: str = "") -> list[Check]:

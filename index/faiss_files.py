@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,29 @@ def _inverted(faiss: Any, index: Any) -> list[Any]:
     if isinstance(index, faiss.IndexShards):
         return [part for number in range(index.count()) for part in _inverted(faiss, index.at(number))]
     return [index if hasattr(index, PROBES) else faiss.extract_index_ivf(index)]
+
+
+def decoded(
+    index: Any, rows: Sequence[int], vectors: NDArray[np.float32]
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
+    """(the rows that the codes stand for, `vectors`), both behind the transforms of an index, where faiss compares them; None for
+    the rows where it does not decode such codes: fast-scan blocks that are mapped it reads beyond their end. Makes the list of
+    places that decoding from inverted lists needs."""
+    faiss = import_faiss()
+    inner = faiss.downcast_index(index)  # refers to `index`, which must live on
+    if isinstance(inner, faiss.IndexPreTransform):
+        for number in range(inner.chain.size()):
+            vectors = faiss.downcast_VectorTransform(inner.chain.at(number)).apply(np.ascontiguousarray(vectors))
+        inner = faiss.downcast_index(inner.index)
+    ivf = faiss.try_extract_index_ivf(inner)
+    if isinstance(faiss.downcast_index(ivf or inner), (faiss.IndexIVFFastScan, faiss.IndexFastScan)):
+        return None, vectors
+    try:
+        if ivf is not None:
+            faiss.downcast_index(ivf).make_direct_map()
+        return np.stack([inner.reconstruct(int(row)) for row in rows]), vectors
+    except (RuntimeError, AttributeError):
+        return None, vectors
 
 
 def _innermost(faiss: Any, index: Any) -> Any:

@@ -1,0 +1,124 @@
+"""`verify` has passages find themselves: no healthy index is called damaged, and a part that holds other rows is found out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ragpool.index import build as builder
+from ragpool.index import encoder as encoders
+from ragpool.index import faiss_part
+from ragpool.index.build import BuildOptions, build_index
+from ragpool.index.checks import verify_search
+from ragpool.index.encoder import Encoded, Kind
+from ragpool.index.errors import IndexDamaged
+from ragpool.index.faiss_part import make_part
+from ragpool.index.index_types import plan_index
+from ragpool.index.manifest import FLAT
+from ragpool.index.models import Prefixes
+from ragpool.index.store import Index, open_index
+from ragpool.index.vectors import PART, REFINE
+
+pytest.importorskip("faiss")
+
+Floats = NDArray[np.float32]
+DIM = 32
+CODES = ("PCA24,Flat", "IVF16,PQ8", "HNSW16,Flat", "IVF16,PQ8x4fs")
+KEPT = ("hnsw", "compact")
+
+
+class Table:
+    """An encoder whose texts are numbers of the rows of a table."""
+
+    model, fingerprint, dim, max_length = "table", "cd" * 32, DIM, 64
+    device, dtype, backend, normalize = "cpu", "float32", "double", True
+    prefixes = Prefixes("", "")
+
+    def __init__(self, rows: Floats) -> None:
+        self._rows = rows
+
+    def encode(self, texts: list[str], kind: Kind = "query") -> Encoded:
+        return Encoded(self._rows[[int(text) for text in texts]], [1] * len(texts), [False] * len(texts))
+
+
+def scattered(count: int, seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((20, DIM))[rng.integers(0, 20, count)] + 0.5 * rng.standard_normal((count, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Index]:
+    """The index of a table, opened; `verify_search` encodes by the table too."""
+
+    def built(rows: Floats, type_: str, **options: object) -> Index:
+        corpus = tmp_path / "corpus.jsonl"
+        corpus.write_text("".join(json.dumps({"_id": f"id{n}", "text": str(n)}) + "\n" for n in range(len(rows))))
+        monkeypatch.setattr(faiss_part, "_MEASURED_S", 0.0)
+        monkeypatch.setattr(builder, "_encoder", lambda options: Table(rows))
+        monkeypatch.setattr(encoders, "load_index_encoder", lambda *args, **kwargs: Table(rows))
+        wish = BuildOptions(device="cpu", type=type_, **options)  # type: ignore[arg-type]
+        return open_index(build_index([corpus], tmp_path / "out", wish).path)
+
+    return built
+
+
+@pytest.mark.parametrize("type_", [FLAT, *KEPT, *CODES])
+def test_more_equal_passages_than_are_looked_at_are_no_damage(build: Callable[..., Index], type_: str) -> None:
+    rows = scattered(1_200)
+    rows[300:900] = rows[300]
+    assert "'id600' finds itself" in verify_search(build(rows, type_)).found
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_codes_that_do_not_tell_neighbours_apart_are_no_damage(build: Callable[..., Index], size: int) -> None:
+    verify_search(build(scattered(4_000), "compact", bytes_per_vector=size, refine=False))
+
+
+@pytest.mark.parametrize("type_", [FLAT, *KEPT])
+def test_rows_of_any_length_are_no_damage(build: Callable[..., Index], type_: str) -> None:
+    rows = scattered(600) * np.random.default_rng(3).uniform(0.2, 5.0, (600, 1)).astype(np.float32)
+    verify_search(build(rows, type_, normalize=False))
+
+
+@pytest.mark.parametrize("type_", [FLAT, *KEPT, "IVF4,SQ8"])
+@pytest.mark.parametrize("count", [1, 17])
+def test_an_index_of_few_rows(build: Callable[..., Index], type_: str, count: int) -> None:
+    if type_ != "IVF4,SQ8" or count >= 4:
+        verify_search(build(scattered(count), type_))
+
+
+@pytest.mark.parametrize("type_", [*KEPT, *CODES, "compact --no-refine"])
+def test_a_part_with_the_rows_of_others_is_found_out(build: Callable[..., Index], type_: str, tmp_path: Path) -> None:
+    """A faiss file of the same rows in another order, and one of other rows: both are whole, and neither is this index's."""
+    rows, refine = scattered(1_200), not type_.endswith("--no-refine")
+    index = build(rows, type_.split()[0], refine=refine)
+    verify_search(index)
+    plan = plan_index(type_.split()[0], 32, refine, len(rows), DIM, 1 << 40)
+    for other in (np.roll(rows, 7, axis=0), scattered(1_200, seed=5)):
+        make_part(other, plan, 1, 1, tmp_path)
+        index.part.part = np.fromfile(tmp_path / PART, np.uint8)
+        with pytest.raises(IndexDamaged, match="does not find its passage"):
+            verify_search(index)
+
+
+def test_float16_rows_of_others_are_found_out(build: Callable[..., Index]) -> None:
+    index = build(scattered(1_200), "compact")
+    assert REFINE in index.manifest.files
+    assert index.part.refine is not None
+    index.part.refine = np.roll(index.part.refine, 1, axis=0)
+    with pytest.raises(IndexDamaged, match="does not find its passage 'id600'"):
+        verify_search(index)
+
+
+def test_one_flat_row_of_another_passage_is_found_out(build: Callable[..., Index]) -> None:
+    index = build(scattered(1_200), FLAT)
+    full = np.array(index.vectors.full)
+    full[600] = full[3]
+    index.vectors.full = full
+    with pytest.raises(IndexDamaged, match="does not find its passage 'id600'"):
+        verify_search(index)
