@@ -133,10 +133,15 @@ def kept_name(version: str) -> str:
     return f"manifest-{version}.json"
 
 
-def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) -> Manifest:
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """The manifest of `directory`, checked. Raises `IndexUnusable`, or `IndexDamaged` where a file is missing or cut."""
+    return check_files(directory, read_text(directory))
+
+
+def check_files(directory: str | os.PathLike[str], text: str) -> Manifest:
+    """The manifest in `text`, of which every file is there in full size. Raises as `read_manifest`."""
     folder = Path(directory)
-    manifest = parse_manifest(_read(folder, name), str(folder))
+    manifest = parse_manifest(text, str(folder))
     for entry in manifest.files.values():
         try:
             size = (folder / entry.name).stat().st_size
@@ -147,16 +152,14 @@ def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) 
     return manifest
 
 
-def check_manifest(directory: str | os.PathLike[str], version: str) -> None:
-    """Whether every field of that version's manifest is as it was written. Raises `IndexDamaged`, or as `read_manifest`."""
-    folder = Path(directory)
-    name = kept_name(version) if (folder / kept_name(version)).exists() else MANIFEST_NAME
-    fields = json.loads(_read(folder, name))
+def check_fields(directory: str | os.PathLike[str], text: str) -> None:
+    """Whether every field of the manifest in `text` is as it was written. Raises `IndexDamaged`."""
+    fields = json.loads(text)
     written = fields.pop(CHECKSUM, None)
     if written is None and "search" not in fields:  # by a version that wrote neither
         return
     if written != _checksum(fields):
-        raise IndexDamaged(f"the index {folder} is damaged: {name} does not have the checksum it says itself")
+        raise IndexDamaged(f"the index {directory} is damaged: its manifest does not have the checksum it says itself")
 
 
 def _checksum(fields: Mapping[str, object]) -> str:
@@ -204,7 +207,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read(folder: Path, name: str) -> str:
+def read_text(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) -> str:
+    """The text of a manifest in `directory`. Raises `IndexUnusable`."""
+    folder = Path(directory)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise IndexUnusable(f"the index {folder} {problem}")

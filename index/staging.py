@@ -139,7 +139,8 @@ def _keep_manifest(out: Path, version: str) -> None:
 
 
 def remove_unnamed(out: Path) -> None:
-    """Removes files of versions that the manifest does not name and that nobody has open. Wants the build lock to be held."""
+    """Removes files of versions that the manifest does not name and that nobody has open, and the copy that was kept of the
+    manifest while another had replaced it. Wants the build lock to be held."""
     try:
         manifest = parse_manifest((out / MANIFEST_NAME).read_text(encoding="utf-8"), str(out))
         version = manifest.version
@@ -152,7 +153,7 @@ def remove_unnamed(out: Path) -> None:
         name = FILE_NAME.fullmatch(path.name) or KEPT_NAME.fullmatch(path.name)
         if name and name[1] != version:
             groups.setdefault(name[1], []).append(path)
-        elif path.name.startswith(f".{MANIFEST_NAME}."):
+        elif path.name == kept_name(version) or path.name.startswith(f".{MANIFEST_NAME}."):
             path.unlink(missing_ok=True)
     for paths in groups.values():
         if all(is_free(path) for path in paths):

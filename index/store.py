@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexDamaged, IndexUnusable
-from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, kept_name, read_manifest
+from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, check_files, kept_name, parse_manifest, read_text
 from .passages import IDS, OFFSETS, ROWS, PassageStore
 from .sealed import ALIGNMENT, Trailer, map_sealed
 from .vectors import FULL, HALF, PART, REFINE, VectorRows
@@ -34,15 +34,23 @@ class PartRows:
 
 
 class Index:
-    """One version of an index: `passages` by row, `vectors` for engines. Holds its files until closed and not referred to."""
+    """One version of an index: `passages` by row, `vectors` for engines; `text` is the manifest as it was read. Holds its files
+    until closed and not referred to."""
 
-    __slots__ = ("_part", "_passages", "_vectors", "manifest", "path")
+    __slots__ = ("_part", "_passages", "_vectors", "manifest", "path", "text")
 
     def __init__(
-        self, path: Path, manifest: Manifest, passages: PassageStore, vectors: VectorRows | None, part: PartRows | None = None
+        self,
+        path: Path,
+        manifest: Manifest,
+        text: str,
+        passages: PassageStore,
+        vectors: VectorRows | None,
+        part: PartRows | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
+        self.text = text
         self._passages: PassageStore | None = passages
         self._vectors = vectors
         self._part = part
@@ -96,7 +104,7 @@ def open_index(directory: str | os.PathLike[str]) -> Index:
     for _ in range(_ATTEMPTS):
         stamp = _stamp(folder)
         try:
-            return _map(folder, read_manifest(folder))
+            return _map(folder, read_text(folder))
         except IndexUnusable:
             if _stamp(folder) == stamp:  # nobody replaced it meanwhile: it is the index that is wrong
                 raise
@@ -111,20 +119,18 @@ def open_version(directory: str | os.PathLike[str], version: str) -> Index:
     Raises as `open_index` does."""
     folder = Path(directory)
     return (
-        _map_kept(folder, version) or _as_wanted(open_index(folder), version) or _map_kept(folder, version) or open_index(folder)
+        _map_wanted(folder, MANIFEST_NAME, version)
+        or _map_wanted(folder, kept_name(version), version)  # perhaps since we looked
+        or open_index(folder)
     )
 
 
-def _map_kept(folder: Path, version: str) -> Index | None:
+def _map_wanted(folder: Path, name: str, version: str) -> Index | None:
     try:
-        return _map(folder, read_manifest(folder, kept_name(version)))
+        text = read_text(folder, name)
+        return _map(folder, text) if parse_manifest(text, str(folder)).version == version else None
     except (IndexUnusable, OSError):
         return None
-
-
-def _as_wanted(index: Index, version: str) -> Index | None:
-    """None: it was replaced since we looked for the kept one."""
-    return index if index.version == version else None
 
 
 def _stamp(folder: Path) -> tuple[int, int] | None:
@@ -135,7 +141,8 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _map(folder: Path, manifest: Manifest) -> Index:
+def _map(folder: Path, text: str) -> Index:
+    manifest = check_files(folder, text)
     wanted = {ROWS, OFFSETS, IDS} | ({FULL, HALF} if manifest.type == FLAT else {PART})
     missing = wanted - manifest.files.keys()
     if missing:
@@ -158,10 +165,10 @@ def _map(folder: Path, manifest: Manifest) -> Index:
     if manifest.type == FLAT:
         full = map_sealed(path(FULL), trailer(FULL, dim, 4 * count * dim))
         half = map_sealed(path(HALF), trailer(HALF, dim, 2 * count * dim))
-        return Index(folder, manifest, passages, VectorRows(full, half, count, dim))
+        return Index(folder, manifest, text, passages, VectorRows(full, half, count, dim))
     part = map_sealed(path(PART), trailer(PART, 0, manifest.search.part_bytes))
     refine = map_sealed(path(REFINE), trailer(REFINE, dim, 2 * count * dim)) if REFINE in manifest.files else None
-    return Index(folder, manifest, passages, None, PartRows(part, refine, count, dim))
+    return Index(folder, manifest, text, passages, None, PartRows(part, refine, count, dim))
 
 
 def _could_hold(entry: FileEntry, data_bytes: int) -> bool:

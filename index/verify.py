@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .demo import cache_folder
 from .errors import IndexDamaged
-from .manifest import check_manifest
+from .manifest import check_fields
 from .models import hash_file
 from .store import Index
 
@@ -36,7 +36,7 @@ class Check:
 def verify_files(index: Index) -> Check:
     """Every file against its SHA-256 in the manifest, and that against its own. Raises `IndexDamaged` naming the first that
     differs."""
-    check_manifest(index.path, index.version)
+    check_fields(index.path, index.text)
     total = 0
     for entry in index.manifest.files.values():
         path = index.path / entry.name
@@ -55,7 +55,7 @@ def verify_once(index: Index, cache_dir: str | os.PathLike[str] | None = None) -
 
     Workers that start together wait for the one that hashes.
     """
-    check_manifest(index.path, index.version)
+    check_fields(index.path, index.text)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     with _locked(folder):
         known = _read(folder / REMEMBERED)

@@ -15,8 +15,8 @@ from ragpool.index.build import ENCODING, BuildOptions, Built, build_demo, build
 from ragpool.index.build_passages import READING
 from ragpool.index.demo import demo_index_dir, demo_rows
 from ragpool.index.encoder import Encoded, Kind
-from ragpool.index.errors import CorpusError, IndexUnusable, ModelUnusable
-from ragpool.index.manifest import read_manifest, write_manifest
+from ragpool.index.errors import CorpusError, IndexDamaged, IndexUnusable, ModelUnusable
+from ragpool.index.manifest import kept_name, read_manifest, write_manifest
 from ragpool.index.staging import LOCK, STAGING, staging
 from ragpool.index.store import open_index, open_version
 from ragpool.index.verify import verify_files
@@ -211,6 +211,28 @@ def test_a_replaced_version_can_be_opened_again_while_somebody_has_it(jsonl: Jso
 
 
 @pytest.mark.usefixtures("hashing")
+def test_a_version_that_came_back_has_one_manifest(jsonl: Jsonl, tmp_path: Path) -> None:
+    """A, B and A again in one folder, while somebody serves A: what was kept of A's manifest meanwhile is no longer looked at."""
+    out, first, second = tmp_path / "out", jsonl(rows(1, 2)), jsonl(rows(3), "new.jsonl")
+    old = build_index([first], out).manifest
+    held = open_index(out)
+    build_index([second], out)
+    assert kept_name(old.version) in names(out)
+    stale = (out / kept_name(old.version)).read_text()
+    build_index([first], out)
+    assert kept_name(old.version) not in names(out)
+    (out / kept_name(old.version)).write_text(stale.replace("title+text", "title+txet"))
+    for index in (held, open_index(out), open_version(out, old.version)):
+        assert verify_files(index), "a copy that is damaged is not the index"
+    whole = (out / "manifest.json").read_text()
+    (out / kept_name(old.version)).write_text(stale)
+    (out / "manifest.json").write_text(whole.replace("title+text", "title+txet"))
+    for index in (open_index(out), open_version(out, old.version)):
+        with pytest.raises(IndexDamaged, match="its manifest does not have the checksum"):
+            verify_files(index)
+
+
+@pytest.mark.usefixtures("hashing")
 def test_only_one_build_at_a_time(jsonl: Jsonl, tmp_path: Path) -> None:
     with staging(tmp_path / "out"), pytest.raises(ConfigurationError, match="another build is writing to"):
         build_index([jsonl(rows(1))], tmp_path / "out")
@@ -237,15 +259,15 @@ def test_an_index_that_is_replaced_while_it_is_opened(jsonl: Jsonl, tmp_path: Pa
 
     out = tmp_path / "out"
     build_index([jsonl(rows(1))], out)
-    reading = store.read_manifest
+    reading = store.read_text
 
-    def slowly(folder: Path) -> object:
-        manifest = reading(folder)
-        monkeypatch.setattr(store, "read_manifest", reading)
+    def slowly(folder: Path) -> str:
+        text = reading(folder)
+        monkeypatch.setattr(store, "read_text", reading)
         build_index([jsonl(rows(2), "new.jsonl")], out)
-        return manifest
+        return text
 
-    monkeypatch.setattr(store, "read_manifest", slowly)
+    monkeypatch.setattr(store, "read_text", slowly)
     with open_index(out) as index:
         assert index.passages.get(0)["id"] == "2"
 
