@@ -10,7 +10,7 @@ import click
 from ..conf.settings import ConfigurationError, Settings
 from . import cli_text
 from .cli_base import config_option, device_option, directory_of, json_option, model_option, settings_from
-from .evaluate import DEFAULT_KS, Search, evaluate, run_queries
+from .evaluate import DEFAULT_KS, Search, evaluate_search
 from .judgements import read_qrels, read_queries
 
 BROKER_TIMEOUT_S = 600.0
@@ -42,8 +42,8 @@ def evaluate_command(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Measure nDCG@k, recall@k and MRR@10, in the meaning of trec_eval; of an index that is not flat also recall@10 against an
-    exact search over its rows.
+    """Measure nDCG@k, recall@k and MRR@10, in the meaning of trec_eval, each of a search for k results; of an index that is not
+    flat also recall@10 against an exact search over its rows.
 
     \b
     Examples:
@@ -59,8 +59,7 @@ def evaluate_command(
 
     def measured(search: Search) -> dict[str, float]:
         with cli_text.progress() as progress:
-            depth = max(*ks, 10)
-            return evaluate(run_queries(search, judged, depth, lambda done, of: progress("searching", done, of)), qrels, ks)
+            return evaluate_search(search, judged, qrels, ks, lambda done, of: progress("searching", done, of))
 
     found = _through_broker(broker, measured) if broker else _in_process(settings, device, measured)
     missing = len(qrels) - len(judged)

@@ -1,4 +1,4 @@
-"""How good a ranking is, in the meaning of trec_eval: nDCG@k, recall@k, MRR@10. Pure arithmetic over ids, scores and grades.
+"""How good a ranking is, in the meaning of trec_eval: nDCG@k, recall@k, MRR@10. Arithmetic over ids, scores and grades.
 
 As trec_eval does, results are ordered by score, equal scores by passage id from the last to the first; gain is the grade,
 discount log2(rank + 1) (Järvelin and Kekäläinen 2002, as computed by `ndcg_cut`); means are over all judged queries that were
@@ -37,6 +37,29 @@ def evaluate(run: Run, qrels: Qrels, ks: Sequence[int] = DEFAULT_KS) -> dict[str
         means[f"recall@{k}"] = _mean([recall(ranked[query], list(qrels[query].values()), k) for query in judged])
     means[f"MRR@{MRR_DEPTH}"] = _mean([reciprocal_rank(ranked[query], MRR_DEPTH) for query in judged])
     return means
+
+
+def evaluate_search(
+    search: Search,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    ks: Sequence[int] = DEFAULT_KS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
+    """As `evaluate`, where every figure at k is that of a search for k results: one for more may look further, and find more."""
+    depths = sorted({*ks, MRR_DEPTH})
+    found: dict[str, float] = {}
+    for number, depth in enumerate(depths):
+        done = number * len(queries)
+
+        def told(of_this: int, _: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done + of_this, len(depths) * len(queries))
+
+        at_depth = evaluate(run_queries(search, queries, depth, told), qrels, [depth])
+        found.update({name: value for name, value in at_depth.items() if name.endswith(f"@{depth}")})
+    mrr = f"MRR@{MRR_DEPTH}"
+    return {name: found[name] for name in (*(f"{measure}@{k}" for measure in ("nDCG", "recall") for k in ks), mrr)}
 
 
 def ndcg(ranked: Sequence[int], grades: Sequence[int], k: int) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .effort import CANDIDATES, RECALL_WANTED, Tried, cheapest, drawn, efforts, others, recall, tried, true_neighbours
+from .effort import CANDIDATES, NEIGHBOURS, RECALL_WANTED, Tried, asked_of, cheapest, drawn, efforts, tried
 from .errors import ConfigurationError
 from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, lists_of, set_effort
 from .index_types import HNSW_EF_CONSTRUCTION, Plan, sample_rows
@@ -99,19 +99,22 @@ def blocks_of(matrix: Matrix) -> Iterator[Matrix]:
 
 
 def measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
-    """(recall@10 against an exact search, queries a second) of held-out rows, others than those that calibrated."""
+    """(recall@10 against an exact search, queries a second) of held-out rows and of points between them, the lower; others than
+    those that calibrated. What is between is searched for ten, a row for one more: it finds itself."""
     count = len(matrix)
     own = np.random.default_rng(seed + 1).choice(count, size=min(_HELD_OUT, count), replace=False).astype(np.int64)
     queries = np.ascontiguousarray(matrix[np.sort(own)])
     own = np.sort(own)
-    truth = true_neighbours(blocks_of(matrix), queries, own)
-    _, found = engine.search(queries, truth.shape[1] + 1)
-    asked, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < _MEASURED_S or not asked:
-        part = queries[asked % len(queries) :][:_BATCH]
-        engine.search(part, truth.shape[1])
-        asked += len(part)
-    return recall(others(found, own, truth.shape[1]), truth), asked / max(spent, 1e-9)
+    asked = asked_of(queries, own, blocks_of(matrix))
+    _, rows = engine.search(queries, NEIGHBOURS + 1)
+    _, between_them = engine.search(asked.queries[len(own) :], NEIGHBOURS)
+    found = np.concatenate([rows, np.pad(between_them, ((0, 0), (0, rows.shape[1] - between_them.shape[1])), constant_values=-1)])
+    done, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < _MEASURED_S or not done:
+        part = queries[done % len(queries) :][:_BATCH]
+        engine.search(part, NEIGHBOURS)
+        done += len(part)
+    return asked.recall(found), done / max(spent, 1e-9)
 
 
 def _train(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int) -> None:
@@ -172,10 +175,9 @@ def _transformed(faiss: Any, chain: Any, matrix: Matrix, first: int) -> Matrix:
 def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan) -> Tried:
     """The effort and the number of candidates that find what is wanted of the held-out rows, at the least cost."""
     parameter = effort_of(index)
-    queries = np.ascontiguousarray(matrix[held])
-    truth = true_neighbours(blocks_of(matrix), queries, held)
+    asked = asked_of(np.ascontiguousarray(matrix[held]), held, blocks_of(matrix))
     count = len(matrix)
-    depth = min(count, (CANDIDATES[-1] if plan.refine else truth.shape[1]) + 1)
+    depth = min(count, (CANDIDATES[-1] if plan.refine else NEIGHBOURS) + 1)
     if parameter == PROBES:
         lists = lists_of(index)
         ladder, scanned = efforts(lists), count / lists
@@ -186,8 +188,8 @@ def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan)
     tries: list[Tried] = []
     for effort in ladder:
         set_effort(index, parameter, max(effort, 1))
-        _, found = index.search(queries, depth)
-        tries += tried(found, held, truth, effort, scanned * max(effort, 1), plan.refine)
+        _, found = index.search(asked.queries, depth)
+        tries += tried(found, asked, effort, scanned * max(effort, 1), plan.refine)
         best = cheapest(tries)
         if best.recall >= RECALL_WANTED and best.cost < scanned * effort:
             break

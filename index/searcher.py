@@ -30,21 +30,28 @@ class Searcher:
         self._encoder = load_index_encoder(index.manifest, device, dtype, model, backend=backend)
         self._engine = load_engine(index, self._encoder.device, engine)
         self._blocks = stored_blocks(index)
+        self._encoded: dict[tuple[str, ...], NDArray[np.float32]] = {}
         self._recalls: list[tuple[int, float]] = []
 
     def __call__(self, queries: list[str], top_k: int) -> list[list[tuple[str, float]]]:
-        vectors = self._encoder.encode(queries, "query").vectors
+        vectors = self._vectors(tuple(queries))
         scores, rows = self._engine.search(vectors, top_k)
-        if self._blocks is not None and top_k >= NEIGHBOURS:
+        if self._blocks is not None and top_k == NEIGHBOURS:
             truth = true_neighbours(self._blocks(), vectors, np.full(len(vectors), -1), min(NEIGHBOURS, self._index.count))
-            self._recalls.append((len(vectors), recall([line[:NEIGHBOURS] for line in rows.tolist()], truth)))
+            self._recalls.append((len(vectors), recall(rows.tolist(), truth)))
         return [
             [(str(self._index.passages.get(row)["id"]), score) for row, score in zip(found, values, strict=True) if row >= 0]
             for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
 
+    def _vectors(self, queries: tuple[str, ...]) -> NDArray[np.float32]:
+        """Encoded once: the same queries are searched to several depths."""
+        if queries not in self._encoded:
+            self._encoded[queries] = self._encoder.encode(list(queries), "query").vectors
+        return self._encoded[queries]
+
     def recall_against_exact(self) -> float | None:
-        """recall@10 of all queries so far against an exact search; None where the index is flat, or its rows are not kept."""
+        """recall@10 of all searches for ten so far against an exact search; None where the index is flat, or keeps no rows."""
         asked = sum(count for count, _ in self._recalls)
         return sum(count * found for count, found in self._recalls) / asked if asked else None
 

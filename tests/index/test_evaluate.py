@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index.errors import CorpusError
-from ragpool.index.evaluate import evaluate, run_queries
+from ragpool.index.evaluate import evaluate, evaluate_search, run_queries
 from ragpool.index.judgements import read_qrels, read_queries
 
 
@@ -91,6 +91,19 @@ def test_queries_are_searched_in_parts_and_in_order() -> None:
     run = run_queries(search, queries, 7, lambda done, of: told.append((done, of)))
     assert {id_: results[0][0] for id_, results in run.items()} == queries
     assert told == [(256, 600), (512, 600), (600, 600)]
+
+
+def test_a_figure_at_k_is_that_of_a_search_for_k() -> None:
+    """A search that finds more the further it looks: what it finds at 100 is not told at 10."""
+
+    def search(texts: list[str], top_k: int) -> list[list[tuple[str, float]]]:
+        return [[("right" if top_k >= 100 else "wrong", 1.0)] for _ in texts]
+
+    told: list[tuple[int, int]] = []
+    found = evaluate_search(search, {"q": "text"}, {"q": {"right": 1}}, [1, 100], lambda done, of: told.append((done, of)))
+    assert list(found) == ["nDCG@1", "nDCG@100", "recall@1", "recall@100", "MRR@10"]
+    assert found == {"nDCG@1": 0.0, "nDCG@100": 1.0, "recall@1": 0.0, "recall@100": 1.0, "MRR@10": 0.0}
+    assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_qrels_of_beir_and_trec(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
 from ragpool.index.build import BuildOptions, Built, build_index
 from ragpool.index.checks import verify_files, verify_passages, verify_vectors
-from ragpool.index.effort import Tried, cheapest, drawn, efforts, recall, true_neighbours
+from ragpool.index.effort import Tried, asked_of, between, cheapest, drawn, efforts, recall, true_neighbours
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import Engine, load_engine
 from ragpool.index.errors import DeviceUnavailable, IndexDamaged, IndexUnusable
@@ -395,6 +395,35 @@ def test_true_neighbours_are_those_of_a_sort_and_never_oneself() -> None:
     found = true_neighbours((rows[first : first + 64] for first in range(0, 500, 64)), rows[own], own)
     assert [set(line) for line in found.tolist()] == [set(line) for line in np.argsort(-products, axis=1)[:, :10].tolist()]
     assert true_neighbours(blocks_of(rows[:4]), rows[:1], np.array([0]))[0].tolist().count(-1) == 7
+
+
+def test_what_is_found_is_the_less_of_rows_and_of_points_between_them() -> None:
+    rows = clustered(500, DIM)
+    own = np.array([3, 77, 499])
+    asked = asked_of(rows[own], own, blocks_of(rows))
+    assert np.allclose(asked.queries[3:], between(rows[own]))
+    assert np.allclose(between(rows[own])[1], (rows[3] + rows[77]) / 2)
+    both = [exact_rows(rows, query, 11) for query in asked.queries]
+    assert asked.recall(np.array(both)) == 1.0
+    nothing = np.full((3, 11), -1)
+    assert asked.recall(np.concatenate([both[:3], nothing])) == 0.0
+    assert asked.recall(np.concatenate([nothing, both[3:]])) == 0.0
+
+
+def test_a_graph_finds_what_is_not_in_it(tmp_path: Path) -> None:
+    """Points between rows, as questions are, and not the rows that a graph leads to."""
+    rng = np.random.default_rng(4)
+    rows = rng.standard_normal((4_000, 48)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    facts = make_part(rows, Plan(HNSW, "HNSW32,SQfp16", 0, False), 1, 1, tmp_path)
+    engine = engine_of(np.memmap(tmp_path / "faiss", np.uint8, "r"), None, facts, "here")
+    queries = between(rows[rng.integers(0, len(rows), 200)])
+    truth = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
+    assert recall(engine.search(queries, 10)[1].tolist(), truth) >= 0.98
+
+
+def exact_rows(rows: Floats, query: Floats, k: int) -> list[int]:
+    return [int(row) for row in np.argsort(-(rows @ query), kind="stable")[:k]]
 
 
 def test_the_cheapest_that_finds_enough_is_taken() -> None:
