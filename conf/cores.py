@@ -22,7 +22,7 @@ _THREAD_VARIABLES = (
 
 def usable_cores() -> int:
     """Cores by affinity, or by the cgroup's CPU quota rounded up, whichever is less; at least 1."""
-    quota = cgroup_quota(_read)
+    quota = cgroup_quota(read_text)
     return max(1, allowed_cores() if quota is None else min(allowed_cores(), math.ceil(quota)))
 
 
@@ -85,7 +85,8 @@ def _upwards(mount: PurePosixPath, path: str) -> list[PurePosixPath]:
     return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
-def _read(path: PurePosixPath) -> str | None:
+def read_text(path: PurePosixPath) -> str | None:
+    """What the file says on this host."""
     try:
         return Path(path).read_text(encoding="ascii", errors="replace")
     except OSError:

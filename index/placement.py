@@ -3,11 +3,12 @@ instead. What is larger than the device is the operator's to mend; what only fin
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from ..conf.cores import read_text
+from ..conf.memory import host_free, host_total
 from .errors import DeviceFull, DeviceUnavailable
 from .index_types import size
 
@@ -25,6 +26,9 @@ PAGES_BYTES = 384 << 20
 
 NORM_BYTES = 8
 """faiss keeps the norm of each row, and computes it from another float32."""
+
+_UNKNOWN = sys.maxsize
+"""No limit, where the system tells none: it will say so itself."""
 
 _CLONED = 1.1
 """Lists on a device are padded."""
@@ -138,21 +142,11 @@ def check_memory(where: str, what: str, need: int, memory_bytes: int) -> None:
 
 
 def memory_limit() -> int:
-    """Bytes this process may use: the machine's memory or the limit of its control group."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
+    """Bytes this process may use: the machine's memory or the limit of its control groups."""
+    return host_total(read_text) or _UNKNOWN
 
 
 def memory_free() -> int:
-    """Bytes this process may still take: what the machine has available, within its control group."""
-    free = memory_limit()
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = min(free, next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
-    except (OSError, StopIteration, ValueError):
-        pass
-    return free
+    """Bytes this process may still take: what the machine has available, and its control groups have left."""
+    free = host_free(read_text)
+    return memory_limit() if free is None else max(0, free)

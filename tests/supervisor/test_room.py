@@ -11,7 +11,7 @@ from ragpool.index.placement import Memory, cloning
 from ragpool.supervisor.device_memory import Reading
 from ragpool.supervisor.exits import EndRecord, classify, lacked_room
 from ragpool.supervisor.process import ChildSpec
-from ragpool.supervisor.room import growth, has_room, host_free
+from ragpool.supervisor.room import growth, has_room
 
 STATUS = "Name:\tpython\nVmRSS:\t  1000 kB\nRssAnon:\t 600 kB\n"
 GROUP = "/sys/fs/cgroup/a.slice"
@@ -25,30 +25,6 @@ def files(**texts: str) -> dict[PurePosixPath, str]:
 
 def reading(used: int, **by_pid: int) -> Reading:
     return Reading(1.0, used, 1000, {int(pid[1:]): held for pid, held in by_pid.items()})
-
-
-@pytest.mark.parametrize(
-    ("group", "free_kb"),
-    [
-        ({}, 5000),
-        ({"max": "max", "current": "100"}, 5000),
-        ({"max": str(2000 * 1024), "current": str(1500 * 1024)}, 500),
-        ({"max": str(2000 * 1024), "current": str(1500 * 1024), "stat": f"anon 1\ninactive_file {800 * 1024}\n"}, 1300),
-        ({"max": str(9000 * 1024), "current": "0"}, 5000),
-        ({"max": "x", "current": ""}, 5000),
-    ],
-)
-def test_what_a_host_or_its_control_group_can_give(group: dict[str, str], free_kb: int) -> None:
-    assert host_free(files(**group).get) == free_kb * 1024
-
-
-def test_the_older_hierarchy() -> None:
-    known = files() | {
-        PurePosixPath("/proc/self/cgroup"): "4:memory:/job\n",
-        PurePosixPath("/sys/fs/cgroup/memory/job/memory.limit_in_bytes"): "3000",
-        PurePosixPath("/sys/fs/cgroup/memory/job/memory.usage_in_bytes"): "1000",
-    }
-    assert host_free(known.get) == 2000
 
 
 @pytest.mark.parametrize(("limit_kb", "fits"), [(1050, False), (1150, True)])
