@@ -92,7 +92,8 @@ def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tupl
         folder, name = Path(index.path), index.path
         if index.corpus and not (folder / MANIFEST_NAME).exists():
             click.echo(f"there is no index {folder} yet: building it from {index.corpus}", err=True)
-            wanted = ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector))
+            serving = "cuda" if index.gpu and any(device != devices.CPU for device in chosen) else "cpu"
+            wanted = ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector), "--for", serving)
             _build(index.corpus, "--out", str(folder), *wanted, *_how(settings, chosen))
     manifest = read_manifest(folder)
     settings = replace(settings, index=replace(index, path=str(folder.absolute())))
@@ -100,9 +101,10 @@ def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tupl
 
 
 def _how(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """The model and where it encodes: one process for each device of the pool, on the CPU all of it."""
+    """The model, how it computes, and where: one process for each device of the pool, on the CPU all of it."""
     on = ",".join(dict.fromkeys(device for device in chosen if device != devices.CPU)) or devices.CPU
-    return ("--device", on, *_model_of(settings))
+    dtype = devices.resolve_dtype(settings.worker.dtype, chosen)
+    return ("--device", on, "--dtype", dtype, "--backend", settings.worker.backend, *_model_of(settings))
 
 
 def _model_of(settings: Settings) -> tuple[str, ...]:

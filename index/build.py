@@ -49,7 +49,7 @@ from .runtimes import AUTO
 from .shards import Work, digest_of, prepare
 from .staging import Staging, clear, publish, staging
 from .store import open_index
-from .vector_files import Wanted, announce, check_type
+from .vector_files import Wanted, announce, check_type, plan_for
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -64,8 +64,9 @@ _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 class BuildOptions:
     """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
     that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `refine`: a compact index keeps float16 rows too.
-    `threads` of each process that encodes on a CPU: 0 = its share of the cores. A build that goes on takes the threads it was
-    begun with, and the backend where it is left open. `restart`: go on from nothing."""
+    `for_cuda`: CUDA devices will search it, which `auto` goes by. `threads` of each process that encodes on a CPU: 0 = its share
+    of the cores. A build that goes on takes the threads it was begun with, and the backend where it is left open. `restart`: go
+    on from nothing."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
@@ -74,6 +75,7 @@ class BuildOptions:
     type: str = "auto"
     bytes_per_vector: int = BYTES_PER_VECTOR
     refine: bool = True
+    for_cuda: bool = False
     encode: str = TITLE_AND_TEXT
     fields: Fields = field(default_factory=Fields)
     chunking: Chunking = field(default_factory=Chunking)
@@ -169,7 +171,8 @@ def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress,
         threads = earlier.threads if earlier else options.threads or max(1, usable_cores() // len(names))
         with contextlib.closing(_encoders(names, threads, options, staged, tell)) as encoders:
             check_type(options.type, options.bytes_per_vector, encoders.by.dim)
-            state, told = agree(earlier, BuildState(encoders.by, threads, _SHARD_ROWS[encoders.by.device]), out)
+            part_threads = earlier.part_threads if earlier else usable_cores()
+            state, told = agree(earlier, BuildState(encoders.by, threads, _SHARD_ROWS[encoders.by.device], part_threads), out)
             if told:
                 tell(told)
                 (staged.folder / ENCODED).unlink(missing_ok=True)
@@ -182,7 +185,8 @@ def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress,
 def _made(
     corpus: Corpus, state: BuildState, encoders: Encoders, options: BuildOptions, folder: Path, progress: Progress, tell: Tell
 ) -> tuple[ReadPassages, Manifest]:
-    """Everything but the last step: all files are complete. Each part is made now unless it was."""
+    """Everything but the last step: all files are complete. Each part is made now unless it was. The encoders are closed once
+    all rows are there: what is made of them has their memory and cores."""
     reading = _reading(corpus, state, options)
     read = read_passages(folder, reading)
     if read is not None:
@@ -193,9 +197,14 @@ def _made(
         chunking = options.chunking
         cut = cut_by_tokens(chunking, model_folder(options.model), state.by.max_length) if chunking.tokens else None
         read = write_passages(corpus.rows(cut), folder, reading, options.encode, options.skip_bad, progress)
-    announce(_wanted(options, state), read.count, state.by.dim, tell)
+    wanted = _wanted(options, state)
+    plan, planned = plan_for(wanted, read.count, state.by.dim, state.planned)
+    write_json(folder / STATE, dataclasses.asdict(dataclasses.replace(state, planned=planned)))
+    announce(plan, wanted, read.count, state.by.dim, tell)
     _encode(encoders, state, read, folder, progress, tell)
-    return read, _finish(corpus, state, read, options, folder).seal(datetime.datetime.now(datetime.timezone.utc))
+    encoders.close()
+    finish = _finish(corpus, state, read, options, folder)
+    return read, finish.seal(plan, datetime.datetime.now(datetime.timezone.utc), progress)
 
 
 def _devices(wanted: str) -> tuple[str, ...]:
@@ -227,7 +236,8 @@ def _finish(corpus: Corpus, state: BuildState, read: ReadPassages, options: Buil
 
 
 def _wanted(options: BuildOptions, state: BuildState) -> Wanted:
-    return Wanted(options.type, options.bytes_per_vector, state.seed, state.threads, options.refine)
+    how = (state.seed, state.part_threads, options.refine, options.for_cuda)
+    return Wanted(options.type, options.bytes_per_vector, *how)
 
 
 def _encode(encoders: Encoders, state: BuildState, read: ReadPassages, folder: Path, progress: Progress, tell: Tell) -> None:

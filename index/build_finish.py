@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from . import runtimes
+from .build_passages import Progress
 from .build_state import SEALED, BuildState, ReadPassages, digest, read_json, write_json
 from .errors import IndexUnusable
+from .index_types import Plan
 from .manifest import FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity, parse_manifest
 from .passages import IDS, OFFSETS, ROWS
 from .sealed import Unsealed
@@ -21,6 +25,9 @@ from .shards import Work
 from .staging import seal
 from .vector_files import Wanted, make_vector_files
 from .vectors import FULL, EncodedRows
+
+_FAISS = ("faiss-cpu", "faiss-gpu")
+"""Distributions that bring it."""
 
 
 class Finish:
@@ -34,10 +41,11 @@ class Finish:
         self._wanted = wanted
         self._facts = facts
 
-    def seal(self, now: datetime.datetime) -> Manifest:
+    def seal(self, plan: Plan, now: datetime.datetime, progress: Progress) -> Manifest:
         """Makes the vector files and ends all files; the manifest they are to be published with."""
         by, count = self._state.by, self._read.count
-        made = make_vector_files(EncodedRows(self._folder / FULL, count, by.dim), self._wanted, self._folder)
+        rows = EncodedRows(self._folder / FULL, count, by.dim)
+        made = make_vector_files(rows, plan, self._wanted, self._folder, progress)
         widths = {ROWS: 0, OFFSETS: 1, IDS: 2, **made.widths}
         unsealed = {role: Unsealed(self._folder / role) for role in widths}
         version = self._version({role: file.data_digest().hex() for role, file in unsealed.items()})
@@ -101,11 +109,9 @@ def cut_trailers(work: Work) -> None:
 
 
 def tools() -> dict[str, str]:
-    """Versions of what takes part in a build."""
-    versions = {"python": platform.python_version()}
-    for name in ("ragpool", "torch", "sentence-transformers", "transformers", "numpy"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+    """Versions of what takes part in a build, as far as installed."""
+    found = {"python": platform.python_version(), "ragpool": "unknown"}
+    for name in ("ragpool", "numpy", *_FAISS):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {**found, **runtimes.versions()}

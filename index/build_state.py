@@ -2,7 +2,8 @@
 
 | file in the staging folder | says                                                                            |
 |----------------------------|---------------------------------------------------------------------------------|
-| `state.json`               | what encodes, and how: model, prefixes, dtype, backend, threads, versions       |
+| `state.json`               | what encodes, and how: model, prefixes, dtype, backend, threads, versions; and  |
+|                            | what is made of the rows                                                        |
 | `passages.json`            | the corpus is read: which files, how many passages, their digest                |
 | `encoded`                  | a line for each encoded shard, under the key of what it was made from           |
 | `sealed.json`              | all files are complete: the manifest to come                                    |
@@ -19,7 +20,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,17 +65,21 @@ class EncodedBy:
 @dataclass(frozen=True, slots=True)
 class BuildState:
     """`threads` is what each encoding process computes with on a CPU: sums of another number of threads are not bit by bit the
-    same. `shard_rows` are encoded at a time, and batches are formed among them only."""
+    same. `shard_rows` are encoded at a time, and batches are formed among them only. What is made of the rows does not change
+    them: `part_threads` make it, `planned` is what was decided (`vector_files.plan_for`), empty before the corpus is read."""
 
     by: EncodedBy
     threads: int
     shard_rows: int
+    part_threads: int
     seed: int = SEED
     format: int = FORMAT
+    planned: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, passages_sha256: str) -> str:
         """Identifies the rows that this state makes of these passages."""
-        return digest([dataclasses.asdict(self), passages_sha256])
+        rows_of = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("part_threads", "planned")}
+        return digest([rows_of, passages_sha256])
 
 
 @dataclass(frozen=True, slots=True)

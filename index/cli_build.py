@@ -23,6 +23,7 @@ _SETTINGS = {
     "model": "worker.model",
     "device": "pool.devices",
     "dtype": "worker.dtype",
+    "backend": "worker.backend",
     "type_": "index.type",
     "bytes_per_vector": "index.bytes_per_vector",
 }
@@ -38,9 +39,18 @@ _SETTINGS = {
     "--device", metavar="D,D...", help="cpu, cuda, cuda:N, or several of one kind: a process for each [auto: all CUDA, else cpu]."
 )
 @click.option("--dtype", metavar="T", help="float32, float16, bfloat16, or auto: float16 on CUDA, else float32.")
+@click.option("--backend", metavar="B", help="What runs the model: torch, onnx, openvino, or auto.")
 @click.option("--type", "type_", metavar="T", help="auto, flat, hnsw, compact, or a factory string of faiss [auto].")
 @click.option("--bytes-per-vector", type=int, metavar="N", help="Size of a vector in a compact index [32].")
 @click.option("--no-refine", is_flag=True, help="Keep no float16 rows in a compact index: smaller, and less is found.")
+@click.option(
+    "--for",
+    "for_",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What will search it: auto goes by it.",
+)
 @click.option("--encode", type=click.Choice([TITLE_AND_TEXT, TEXT_ONLY]), default=TITLE_AND_TEXT, show_default=True)
 @click.option("--id-field", metavar="NAME", default="", help="Field of the ids [_id or id].")
 @click.option("--title-field", metavar="NAME", default="", help="Field of the titles [title].")
@@ -122,6 +132,7 @@ def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
         type=settings.index.type,
         bytes_per_vector=settings.index.bytes_per_vector,
         refine=not flags["no_refine"],
+        for_cuda=flags["for_"] == "cuda",
         encode=flags["encode"],
         fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),
         chunking=Chunking(flags["chunk_tokens"], flags["chunk_overlap"]),

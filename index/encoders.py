@@ -50,14 +50,16 @@ class OneEncoder:
 
     def __init__(self, encoder: Encoder, by: EncodedBy) -> None:
         self.by = by
-        self._encoder = encoder
+        self._encoder: Encoder | None = encoder
 
     def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, str]]:
         for shard in shards:
+            if self._encoder is None:
+                raise ValueError("these encoders are closed")
             yield shard, encode_shard(self._encoder, work, shard)
 
     def close(self) -> None:
-        pass
+        self._encoder = None
 
 
 class EncoderProcess:

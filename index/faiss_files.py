@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigurationError, IndexDamaged
+from .index_types import ID_BYTES, Shape, link_bytes
 
 PROBES = "nprobe"
 EF_SEARCH = "efSearch"
@@ -50,6 +51,27 @@ def from_factory(factory: str, dim: int) -> Any:
     return index
 
 
+def shape_of(factory: str, dim: int) -> Shape:
+    """What an index of `factory` for `dim` dimensions takes and wants, told by an empty one. Raises as `from_factory`."""
+    faiss = import_faiss()
+    index = from_factory(factory, dim)
+    inner = innermost(index)
+    ivf = faiss.try_extract_index_ivf(index)
+    lists = int(ivf.nlist) if ivf is not None else 0
+    graph = isinstance(inner, (faiss.IndexHNSW, faiss.IndexNSG))
+    try:
+        row_bytes = int((faiss.downcast_index(inner.storage) if graph else index).sa_code_size())
+    except RuntimeError:  # it has no codec of its own
+        row_bytes = 4 * dim
+    if isinstance(inner, faiss.IndexHNSW):
+        row_bytes += link_bytes(inner.hnsw.nb_neighbors(0))
+    elif graph:
+        row_bytes += link_bytes(inner.nsg.R)
+    codes = faiss.downcast_index(inner.storage) if graph else faiss.downcast_index(ivf) if ivf is not None else inner
+    centroids = 1 << int(codes.pq.nbits) if hasattr(codes, "pq") else 1
+    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + centroids), lists, max(lists, centroids), graph)
+
+
 def read_mapped(data: NDArray[np.uint8], where: str) -> Any:
     """The faiss index in the mapped bytes `data`, which must stay as long as it does: the index refers to them.
 
@@ -70,7 +92,7 @@ def effort_of(index: Any) -> str:
     faiss = import_faiss()
     if faiss.try_extract_index_ivf(index) is not None:
         return PROBES
-    return EF_SEARCH if isinstance(faiss.downcast_index(_innermost(faiss, index)), faiss.IndexHNSW) else ""
+    return EF_SEARCH if isinstance(innermost(index), faiss.IndexHNSW) else ""
 
 
 def set_effort(index: Any, parameter: str, value: int) -> None:
@@ -80,7 +102,7 @@ def set_effort(index: Any, parameter: str, value: int) -> None:
         for part in _inverted(faiss, index):
             part.nprobe = value
     elif parameter == EF_SEARCH:
-        faiss.downcast_index(_innermost(faiss, index)).hnsw.efSearch = value
+        innermost(index).hnsw.efSearch = value
 
 
 def lists_of(index: Any) -> int:
@@ -133,7 +155,10 @@ def decoded(
         return None, vectors
 
 
-def _innermost(faiss: Any, index: Any) -> Any:
+def innermost(index: Any) -> Any:
+    """The index behind transforms and refinements; the one given must live on."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
     while isinstance(index, (faiss.IndexPreTransform, faiss.IndexRefine)):
         index = faiss.downcast_index(index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index)
     return index

@@ -7,7 +7,7 @@ on disk. Anything else is a factory string of faiss, built and searched as faiss
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import ConfigurationError
 from .manifest import FLAT
@@ -27,6 +27,15 @@ HNSW_EF_CONSTRUCTION = 200
 PART_PEAK = 1.3
 """Peak of a build's memory beyond the encoding's, in sizes of the finished faiss part."""
 
+HELD_OUT = 256
+"""Rows, at most a quarter of all, that calibrate and are not trained on."""
+
+BLOCK_ROWS = 65_536
+"""Rows that are added at a time."""
+
+_SAMPLE_ROWS = 65_536
+"""Of a factory string: what faiss itself takes for 256 centroids."""
+
 _FREE_SHARE = 0.5
 _LISTS_MAX = 65_536
 _POINTS_PER_LIST = 39
@@ -35,50 +44,108 @@ _POINTS_PER_LIST = 39
 _PQ_ROWS_MIN = 512
 """A product quantiser of one byte has 256 centroids, and some rows are held out."""
 
-_ID_BYTES = 8
+ID_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an empty index of a factory string tells: bytes a row takes, and those whatever the count; its inverted lists; the
+    fewest rows that faiss trains it with; whether it is a graph. See `faiss_files.shape_of`."""
+
+    row_bytes: int
+    fixed_bytes: int = 0
+    lists: int = 0
+    least: int = 1
+    graph: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What will be built. `factory` for faiss ("Flat" for flat), `part_bytes` an estimate of the faiss part, which must fit in
-    memory while it is built (0 for flat), `refine`: float16 rows are kept to score candidates from."""
+    memory while it is built (0 for flat), `refine`: float16 rows are kept to score candidates from, `sample_rows` train it."""
 
     type: str
     factory: str
     part_bytes: int
     refine: bool
     note: str = ""
+    sample_rows: int = 0
+
+    def peak_bytes(self, count: int, dim: int) -> int:
+        """Memory that its build takes beyond the encoding's: the part, the sample and a copy that faiss makes of it, and the
+        blocks in which rows are transformed and added."""
+        if not self.part_bytes:
+            return 0
+        return int(PART_PEAK * self.part_bytes) + 4 * dim * 2 * (self.sample_rows + min(count, BLOCK_ROWS))
 
 
-def plan_index(wanted: str, bytes_per_vector: int, refine: bool, count: int, dim: int, memory_bytes: int) -> Plan:
-    """The index of `count` rows of `dim` values on a host with so much memory free. Raises `ConfigurationError` where the
-    finished part would not fit in it while it is built, or `bytes_per_vector` cannot be had."""
-    plan = _planned(_chosen(count, dim, memory_bytes) if wanted == AUTO else wanted, bytes_per_vector, refine, count, dim)
-    peak = int(PART_PEAK * plan.part_bytes)
+def plan_index(
+    wanted: str,
+    bytes_per_vector: int,
+    refine: bool,
+    count: int,
+    dim: int,
+    memory_bytes: int,
+    shape: Shape | None = None,
+    for_cuda: bool = False,
+) -> Plan:
+    """The index of `count` rows of `dim` values on a host with so much memory free. `shape` is that of a factory string,
+    `for_cuda`: where `auto` has the choice it takes what CUDA devices search. Raises `ConfigurationError` where the build does
+    not fit in that memory, `bytes_per_vector` cannot be had, or there are too few rows to train with."""
+    type_ = _chosen(count, dim, memory_bytes, for_cuda) if wanted == AUTO else wanted
+    plan = _planned(type_, bytes_per_vector, refine, count, dim, shape or Shape(4 * dim), memory_bytes)
+    check_room(plan, count, dim, memory_bytes)
+    return plan
+
+
+def check_room(plan: Plan, count: int, dim: int, memory_bytes: int) -> None:
+    """Raises `ConfigurationError` where a build needs more memory than this."""
+    peak = plan.peak_bytes(count, dim)
     if peak > memory_bytes:
         raise ConfigurationError(
             f"an index of type {plan.type} over {count:,} rows needs about {size(peak)} of memory to build, and "
             f"{size(memory_bytes)} "
             f"are free: build --type compact with fewer --bytes-per-vector, or flat, which needs none"
         )
-    return plan
 
 
-def _chosen(count: int, dim: int, memory_bytes: int) -> str:
-    """Exact while a scan is quick; then the graph, if it leaves half of the memory free; then codes."""
+def _chosen(count: int, dim: int, memory_bytes: int, for_cuda: bool) -> str:
+    """Exact while a scan is quick; then the graph, if it leaves half of the memory free; then codes. No graph for CUDA devices,
+    which search none."""
     if 2 * count * dim <= FLAT_ROWS_BYTES:
         return FLAT
+    if for_cuda:
+        return COMPACT
     return HNSW if PART_PEAK * _hnsw_bytes(count, dim) <= _FREE_SHARE * memory_bytes else COMPACT
 
 
-def _planned(type_: str, bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
+def _planned(type_: str, bytes_per_vector: int, refine: bool, count: int, dim: int, shape: Shape, memory_bytes: int) -> Plan:
     if type_ == FLAT:
         return Plan(FLAT, "Flat", 0, False)
-    if type_ == HNSW:
-        return Plan(HNSW, f"HNSW{HNSW_LINKS},SQfp16", _hnsw_bytes(count, dim), False)
+    if type_ == HNSW:  # over float16 rows: there is nothing to learn from a sample
+        return Plan(HNSW, f"HNSW{HNSW_LINKS},SQfp16", _hnsw_bytes(count, dim), False, sample_rows=min(count, 256))
     if type_ == COMPACT:
         return _compact(bytes_per_vector, refine, count, dim)
-    return Plan(type_, type_, 4 * dim * count, False)
+    plan = Plan(type_, type_, count * shape.row_bytes + shape.fixed_bytes, False)
+    return _with_sample(plan, shape, count, dim, memory_bytes)
+
+
+def _with_sample(plan: Plan, shape: Shape, count: int, dim: int, memory_bytes: int) -> Plan:
+    """As many rows as its lists want, of those there are and have room. Raises `ConfigurationError` where faiss wants more."""
+    there = count - min(HELD_OUT, count // 4)
+    wanted = min(there, max(_SAMPLE_ROWS, _POINTS_PER_LIST * shape.lists))
+    room = (memory_bytes - plan.peak_bytes(count, dim)) // (2 * 4 * dim)
+    sample = min(wanted, max(room, shape.least))
+    if sample < shape.least:
+        raise ConfigurationError(
+            f"faiss trains {plan.factory} with {shape.least:,} rows at least, and of {count:,} {there:,} can train it: "
+            "take fewer lists or shorter codes, or build --type compact, which goes by the count"
+        )
+    note = ""
+    if shape.lists > 1 and sample < _POINTS_PER_LIST * shape.lists:
+        why = f"there is memory for {sample:,} rows" if sample < wanted else f"{sample:,} rows are there to train with"
+        note = f"{why}, {sample / shape.lists:.1f} for each of {shape.lists:,} lists; they want {_POINTS_PER_LIST}"
+    return replace(plan, sample_rows=sample, note=note)
 
 
 def _compact(bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
@@ -87,16 +154,17 @@ def _compact(bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
             f"a compact index of {dim} dimensions takes at most {dim} bytes a vector, not {bytes_per_vector}: for more precision "
             "build --type hnsw or flat"
         )
+    lists = lists_for(count)
+    sample = min(count, max(10_000, _POINTS_PER_LIST * lists))
     if count < _PQ_ROWS_MIN:
         note = f"{count:,} rows are too few to train a product quantiser on: each value is kept in 8 bits instead"
-        return Plan(COMPACT, "SQ8", count * dim, refine, note)
-    lists = lists_for(count)
+        return Plan(COMPACT, "SQ8", count * dim, refine, note, sample)
     if bytes_per_vector == dim:
-        return Plan(COMPACT, f"IVF{lists},SQ8", count * (dim + _ID_BYTES) + 4 * lists * dim, refine)
+        return Plan(COMPACT, f"IVF{lists},SQ8", count * (dim + ID_BYTES) + 4 * lists * dim, refine, sample_rows=sample)
     codes = _quantisers(bytes_per_vector, dim)
     width = dim // codes * codes
-    tables = 4 * width * (lists + 256 + dim)
-    return Plan(COMPACT, f"OPQ{codes}_{width},IVF{lists},PQ{codes}np", count * (codes + _ID_BYTES) + tables, refine)
+    part = count * (codes + ID_BYTES) + 4 * width * (lists + 256 + dim)
+    return Plan(COMPACT, f"OPQ{codes}_{width},IVF{lists},PQ{codes}np", part, refine, sample_rows=sample)
 
 
 def _quantisers(bytes_per_vector: int, dim: int) -> int:
@@ -113,18 +181,14 @@ def lists_for(count: int) -> int:
     return lists
 
 
-def sample_rows(plan: Plan, count: int) -> int:
-    """Rows to train on: what the clusters want, and no more than that, since the sample stands in memory. A graph over float16
-    rows has nothing to learn from them."""
-    if plan.type == HNSW:
-        return min(count, 256)
-    wanted = max(10_000, _POINTS_PER_LIST * lists_for(count)) if plan.type == COMPACT else 65_536
-    return min(count, wanted)
-
-
 def _hnsw_bytes(count: int, dim: int) -> int:
     """Float16 rows, 2 M links of the ground layer and about M / ln M above it, and what the graph keeps of a row."""
-    return count * (2 * dim + 4 * (2 * HNSW_LINKS + 2) + 12)
+    return count * (2 * dim + link_bytes(2 * HNSW_LINKS))
+
+
+def link_bytes(links: int) -> int:
+    """Of a row in a graph with so many links in its ground layer."""
+    return 4 * (links + 2) + 12
 
 
 def size(count: float) -> str:

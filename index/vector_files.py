@@ -1,20 +1,23 @@
 """What becomes of the encoded rows: the vector files of an index type. The build hashes, seals and publishes what is made here.
 
-Called once all rows are encoded, and again from the start where a build was killed on the way: the same rows, wish and seed make
+Called once all rows are encoded, and again from the start where a build was killed on the way: the same rows, plan and seed make
 the same files (those of faiss bit by bit on one thread only).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .index_types import AUTO, PART_PEAK, Plan, plan_index, size
+from .build_passages import Progress
+from .index_types import AUTO, COMPACT, HNSW, Plan, Shape, check_room, plan_index, size
 from .manifest import FLAT, HalfNorms, SearchFacts
 from .placement import memory_free
 from .vectors import FULL, HALF, PART, REFINE, EncodedRows, write_half
@@ -23,13 +26,15 @@ from .vectors import FULL, HALF, PART, REFINE, EncodedRows, write_half
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The type that was asked for. `seed` draws the sample of a type that is trained, `threads` is what it may use: both are
-    recorded with the build. `refine`: a compact index keeps float16 rows to score its candidates from."""
+    recorded with the build. `refine`: a compact index keeps float16 rows to score its candidates from. `for_cuda`: CUDA devices
+    are to search it."""
 
     type: str
     bytes_per_vector: int
     seed: int
     threads: int
     refine: bool = True
+    for_cuda: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +59,55 @@ def check_type(type_: str, bytes_per_vector: int, dim: int) -> None:
     from_factory(factory, dim)
 
 
-def announce(wanted: Wanted, count: int, dim: int, tell: Callable[[str], None]) -> None:
-    """Says what will be made and what it takes, before anything is encoded. Raises `ConfigurationError` where there is too little
-    memory to make it."""
-    plan = _plan(wanted, count, dim)
+def plan_for(wanted: Wanted, count: int, dim: int, known: Mapping[str, Any]) -> tuple[Plan, dict[str, Any]]:
+    """What will be made, and the record of it. A record of the same wish, `known`, decides: what `auto` takes and how many rows
+    train depend on the memory that was free then. Raises `ConfigurationError` where it does not fit what is free now, or
+    cannot be made of so many rows."""
+    wish = {**dataclasses.asdict(wanted), "count": count, "dim": dim}
+    if known.get("wish") == wish:
+        with contextlib.suppress(KeyError, TypeError):
+            plan = Plan(**known["plan"])
+            check_room(plan, count, dim, memory_free())
+            return plan, dict(known)
+    own = wanted.type not in (AUTO, FLAT, HNSW, COMPACT)
+    shape = _shape_of(wanted.type, dim) if own else None
+    given = (wanted.type, wanted.bytes_per_vector, wanted.refine, count, dim, memory_free())
+    plan = plan_index(*given, shape, wanted.for_cuda)
+    return plan, {"wish": wish, "plan": dataclasses.asdict(plan)}
+
+
+def announce(plan: Plan, wanted: Wanted, count: int, dim: int, tell: Callable[[str], None]) -> None:
+    """Says what will be made and what it takes, before anything is encoded."""
     if plan.note:
         tell(plan.note)
-    if plan.part_bytes:
-        tell(
-            f"the index will be of type {plan.type} ({plan.factory}): its faiss part needs about {size(plan.part_bytes)}, "
-            f"and up to {size(PART_PEAK * plan.part_bytes)} of memory while it is built"
-        )
+    if not plan.part_bytes:
+        return
+    tell(
+        f"the index will be of type {plan.type} ({plan.factory}): its faiss part needs about {size(plan.part_bytes)}, "
+        f"and up to {size(plan.peak_bytes(count, dim))} of memory while it is built"
+    )
+    if wanted.threads > 1 and _shape_of(plan.factory, dim).graph:
+        tell(f"{wanted.threads} threads build a graph whose bytes, and version, differ each time; one core repeats them")
 
 
-def make_vector_files(rows: EncodedRows, wanted: Wanted, folder: Path) -> Made:
-    """Makes the files of the wanted type in `folder`, where `rows` are the file `f32` already. Overwrites what is left there."""
-    plan = _plan(wanted, rows.count, rows.dim)
+def make_vector_files(rows: EncodedRows, plan: Plan, wanted: Wanted, folder: Path, progress: Progress) -> Made:
+    """Makes the files of the plan in `folder`, where `rows` are the file `f32` already. Overwrites what is left there."""
     if plan.type == FLAT:
         norms = write_half(rows, folder / HALF)
         return Made(FLAT, "Flat", norms, {FULL: rows.dim, HALF: rows.dim}, _measured_flat(rows, folder, norms, wanted))
     from .faiss_part import NO_NORMS, make_part, write_float16
 
-    search = make_part(rows.map(), plan, wanted.seed, wanted.threads, folder)
+    search = make_part(rows.map(), plan, wanted.seed, wanted.threads, folder, progress)
     norms, widths = NO_NORMS, {PART: 0}
     if plan.refine:
         norms, widths = write_float16(rows.blocks(), folder / REFINE), {PART: 0, REFINE: rows.dim}
     return Made(plan.type, plan.factory, norms, widths, _measured_part(rows, folder, search, plan))
 
 
-def _plan(wanted: Wanted, count: int, dim: int) -> Plan:
-    return plan_index(wanted.type, wanted.bytes_per_vector, wanted.refine, count, dim, memory_free())
+def _shape_of(factory: str, dim: int) -> Shape:
+    from .faiss_files import shape_of
+
+    return shape_of(factory, dim)
 
 
 def _measured_flat(rows: EncodedRows, folder: Path, norms: HalfNorms, wanted: Wanted) -> SearchFacts:
@@ -91,7 +115,7 @@ def _measured_flat(rows: EncodedRows, folder: Path, norms: HalfNorms, wanted: Wa
     from .faiss_part import measured
 
     half = np.memmap(folder / HALF, dtype="<u2", mode="r", shape=(rows.count, rows.dim))
-    recall, rate = measured(engine_on_cpu(rows.map(), half, norms), rows.map(), wanted.seed)
+    recall, rate = measured(engine_on_cpu(rows.map(), half, norms), rows.map(), wanted.seed, wanted.threads)
     return SearchFacts(recall_at_10=recall, queries_per_s=rate, threads=wanted.threads)
 
 
@@ -101,5 +125,5 @@ def _measured_part(rows: EncodedRows, folder: Path, search: SearchFacts, plan: P
 
     part = np.memmap(folder / PART, dtype=np.uint8, mode="r")
     refine = np.memmap(folder / REFINE, dtype="<f2", mode="r", shape=(rows.count, rows.dim)) if plan.refine else None
-    recall, rate = measured(engine_of(part, refine, search, str(folder)), rows.map(), search.seed)
+    recall, rate = measured(engine_of(part, refine, search, str(folder)), rows.map(), search.seed, search.threads)
     return dataclasses.replace(search, recall_at_10=recall, queries_per_s=rate)

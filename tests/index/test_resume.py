@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hashing_encoder import HashingEncoder
 from pools import alive, children_of, run_cli, wait_until
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
+from ragpool.index import faiss_part, index_types, vector_files
 from ragpool.index.build import BuildOptions, build_index
 from ragpool.index.build_state import ENCODED, PASSAGES, SEALED, STATE, read_json
+from ragpool.index.encoders import OneEncoder
+from ragpool.index.index_types import COMPACT, HNSW
 from ragpool.index.staging import LOCK, STAGING
 from ragpool.index.store import open_index
 from ragpool.index.vectors import FULL
@@ -103,6 +107,80 @@ def test_it_goes_on_with_what_is_encoded(begun: tuple[Path, Path], told: Told, t
     told.build(corpus, tmp_path / "straight")
     assert told.sentences == []
     assert content(out) == content(tmp_path / "straight")
+
+
+def test_what_was_decided_stays_decided(jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    """`auto` goes by the memory that is free: what it took when the build began is made, whatever is free later."""
+    pytest.importorskip("faiss")
+    corpus, free = jsonl(rows(ROWS)), [1 << 40]
+    monkeypatch.setattr(index_types, "FLAT_ROWS_BYTES", 0)
+    monkeypatch.setattr(vector_files, "memory_free", lambda: free[0])
+    monkeypatch.setattr(builder, "_encoder", StopsAfterTwo)
+    with pytest.raises(OSError, match="the device is gone"):
+        told.build(corpus, tmp_path / "out", bytes_per_vector=8)
+    monkeypatch.setattr(builder, "_encoder", HashingEncoder)
+    free[0] = int(
+        1.9 * index_types.PART_PEAK * index_types._hnsw_bytes(ROWS, HashingEncoder.dim)
+    )  # the graph takes more than half
+    told.build(corpus, tmp_path / "out", bytes_per_vector=8)
+    assert open_index(tmp_path / "out").manifest.type == HNSW
+    told.build(corpus, tmp_path / "straight", bytes_per_vector=8)
+    assert open_index(tmp_path / "straight").manifest.type == COMPACT
+
+
+def test_what_was_decided_and_fits_no_longer_is_refused(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
+    pytest.importorskip("faiss")
+    corpus = jsonl(rows(ROWS))
+    monkeypatch.setattr(builder, "_encoder", StopsAfterTwo)
+    with pytest.raises(OSError, match="the device is gone"):
+        told.build(corpus, tmp_path / "out", type="hnsw")
+    monkeypatch.setattr(builder, "_encoder", HashingEncoder)
+    monkeypatch.setattr(vector_files, "memory_free", lambda: 100 << 10)
+    with pytest.raises(ConfigurationError, match=r"needs about .* of memory to build, and 100\.0 KiB are free"):
+        told.build(corpus, tmp_path / "out", type="hnsw")
+
+
+def test_other_versions_of_what_computes_are_refused(begun: tuple[Path, Path], told: Told) -> None:
+    corpus, out = begun
+    state = read_json(out / STAGING / STATE)
+    for name in ("faiss-cpu", "tokenizers", "onnxruntime"):
+        if name not in state["by"]["tools"]:
+            continue
+        tools = {**state["by"]["tools"], name: "0.0.1"}
+        (out / STAGING / STATE).write_text(json.dumps({**state, "by": {**state["by"], "tools": tools}}))
+        with pytest.raises(ConfigurationError, match=rf"{name} 0\.0\.1"):
+            told.build(corpus, out)
+    assert {"faiss-cpu", "tokenizers"} <= state["by"]["tools"].keys()
+
+
+@pytest.mark.parametrize("type_", ["flat", "compact"])
+def test_encoders_are_closed_and_all_cores_used_once_the_rows_are_there(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: str
+) -> None:
+    """Two encoding processes' worth of threads is one each; what is made of the rows has both cores, and is measured so."""
+    pytest.importorskip("faiss")
+    closed: list[bool] = []
+    seen: list[tuple[bool, int]] = []
+
+    class Watched(OneEncoder):
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    def measured(*args: object) -> tuple[float, float]:
+        seen.append((bool(closed), torch.get_num_threads()))
+        return measuring(*args)  # type: ignore[arg-type]
+
+    measuring = faiss_part._measured
+    monkeypatch.setattr(faiss_part, "_measured", measured)
+    monkeypatch.setattr(builder, "_encoder", HashingEncoder)
+    monkeypatch.setattr(builder, "OneEncoder", Watched)
+    monkeypatch.setattr(builder, "usable_cores", lambda: 2)
+    built = build_index([jsonl(rows(ROWS))], tmp_path / "out", BuildOptions(type=type_, threads=1, bytes_per_vector=8))
+    assert seen == [(True, 2)]
+    assert built.manifest.search.threads == 2
 
 
 def test_a_corpus_that_was_only_touched_is_read_again_and_keeps_its_shards(begun: tuple[Path, Path], told: Told) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pools import Pool, run_cli
 from ragpool.client import Client
+from ragpool.index.manifest import read_manifest
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
@@ -55,6 +56,33 @@ def test_the_missing_index_is_built_and_served(tmp_path: Path) -> None:
     again.wait_ready()
     assert "building" not in again.output
     assert again.stop() == 0
+
+
+def test_a_compact_index_is_built_and_served(tmp_path: Path) -> None:
+    """With as many passages as a product quantiser needs, and vectors of the size that was asked for."""
+    config = older(tmp_path, use_compact="true", target_bytes_per_vector=24, use_gpu_index="true")
+    with (tmp_path / "kb.jsonl").open("a") as file:
+        file.writelines(json.dumps({"id": f"n{n}", "contents": f"Number {n}\n{n} follows {n - 1}"}) + "\n" for n in range(600))
+    pool = Pool(tmp_path, "--config", str(config))
+    pool.wait_ready()
+    assert "the index will be of type compact (OPQ24_384,IVF" in pool.output
+    with Client(pool.url) as client:
+        assert client.search("who wrote hamlet")[0].id == "hamlet"
+    assert pool.stop() == 0
+    manifest = read_manifest(tmp_path / "index")
+    assert (manifest.type, manifest.count) == ("compact", 603)
+    assert manifest.factory.endswith(",PQ24np")
+    assert manifest.search.candidates > 0
+
+
+def test_the_build_computes_as_the_workers_do(tmp_path: Path) -> None:
+    pool = Pool(
+        tmp_path, "--config", str(older(tmp_path)), env={"RAGPOOL_WORKER__DTYPE": "int8", "RAGPOOL_WORKER__BACKEND": "onnx"}
+    )
+    pool.wait_ready()
+    assert pool.stop() == 0
+    manifest = read_manifest(tmp_path / "index")
+    assert (manifest.dtype, manifest.tools["backend"]) == ("int8", "onnx")
 
 
 def test_a_bad_row_of_the_corpus_ends_the_start(tmp_path: Path) -> None:
