@@ -92,12 +92,17 @@ def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tupl
         folder, name = Path(index.path), index.path
         if index.corpus and not (folder / MANIFEST_NAME).exists():
             click.echo(f"there is no index {folder} yet: building it from {index.corpus}", err=True)
-            serving = "cuda" if index.gpu and any(device != devices.CPU for device in chosen) else "cpu"
-            wanted = ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector), "--for", serving)
-            _build(index.corpus, "--out", str(folder), *wanted, *_how(settings, chosen))
+            _build(index.corpus, "--out", str(folder), *what_to_build(settings, chosen), *_how(settings, chosen))
     manifest = read_manifest(folder)
     settings = replace(settings, index=replace(index, path=str(folder.absolute())))
     return settings, manifest.version, f"{name} with {manifest.count:,} passages"
+
+
+def what_to_build(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The type of a missing index, and what will search it: on CUDA devices `auto` must take none that only a CPU searches."""
+    index = settings.index
+    on_cuda = index.gpu and any(device != devices.CPU for device in chosen)
+    return ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector), "--for", "cuda" if on_cuda else "cpu")
 
 
 def _how(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from ragpool.index import build as builder
+from ragpool.index import index_types
 from ragpool.index.build import Built
 from ragpool.index.cli import main
 from ragpool.index.cli_text import Progress, progress_line
@@ -273,3 +274,16 @@ def test_a_type_of_faiss_from_end_to_end(jsonl: Jsonl, tmp_path: Path, type_: st
     found = json.loads(run("eval", out, "--queries", queries, "--qrels", qrels, "--device", "cpu", "--json").stdout)
     assert found["recall@10 against exact"] >= 0.9
     assert found["recall@5"] == 1.0
+
+
+@pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize(("searched", "type_"), [("cpu", "hnsw"), ("cuda", "compact")])
+def test_auto_goes_by_what_will_search_the_index(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searched: str, type_: str
+) -> None:
+    monkeypatch.setattr(index_types, "FLAT_ROWS_BYTES", 0)
+    how = ("--device", "cpu", "--backend", "torch", "--bytes-per-vector", "8", "--for", searched, "--json")
+    result = run("build", jsonl(ROWS), "--out", tmp_path / "out", *how)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["type"] == type_
+    assert "adding" in result.stderr

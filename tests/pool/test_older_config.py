@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pools import Pool, run_cli
+from ragpool.broker.cli_start import what_to_build
 from ragpool.client import Client
+from ragpool.conf.settings import Settings
 from ragpool.index.manifest import read_manifest
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -73,6 +76,21 @@ def test_a_compact_index_is_built_and_served(tmp_path: Path) -> None:
     assert (manifest.type, manifest.count) == ("compact", 603)
     assert manifest.factory.endswith(",PQ24np")
     assert manifest.search.candidates > 0
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpu", "searched"),
+    [
+        (("cuda:0", "cuda:1"), True, "cuda"),
+        (("cuda:0",), False, "cpu"),
+        (("cpu",), True, "cpu"),
+        (("cpu", "cuda:0"), True, "cuda"),
+    ],
+)
+def test_the_build_is_told_what_will_search_it(devices: tuple[str, ...], gpu: bool, searched: str) -> None:
+    settings = Settings()
+    settings = replace(settings, index=replace(settings.index, gpu=gpu, type="auto"))
+    assert what_to_build(settings, devices)[-2:] == ("--for", searched)
 
 
 def test_the_build_computes_as_the_workers_do(tmp_path: Path) -> None:
