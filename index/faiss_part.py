@@ -7,6 +7,7 @@ are filled, and the sample is no larger than its clusters want.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .build_passages import Progress
-from .effort import CANDIDATES, NEIGHBOURS, RECALL_WANTED, Tried, asked_of, cheapest, drawn, efforts, tried
+from .effort import CANDIDATES, MARGIN, NEIGHBOURS, RECALL_WANTED, Tried, asked_of, cheapest, drawn, efforts, tried
 from .errors import ConfigurationError
 from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, innermost, lists_of, set_effort
 from .index_types import BLOCK_ROWS, HELD_OUT, HNSW_EF_CONSTRUCTION, Plan
@@ -259,4 +260,5 @@ def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan)
         best = cheapest(tries)
         if best.recall >= RECALL_WANTED and best.cost < scanned * effort:
             break
-    return cheapest(tries)
+    found = cheapest(tries)
+    return dataclasses.replace(found, effort=min(lists_of(index), MARGIN * found.effort)) if parameter == PROBES else found
