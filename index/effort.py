@@ -22,7 +22,10 @@ MARGIN = 2
 """Times the lists that passages and points between them want are visited: where few lists are enough for these, as with
 paragraphs of a few articles, questions find 0.98 of theirs with as many and 0.99 with twice as many."""
 
-CANDIDATES = (16, 32, 64, 128, 256, 512)
+CANDIDATES = (16, 32, 64, 128, 256, 512, 1_024, 2_047)
+"""With the row itself no more than faiss finds on a CUDA device."""
+
+_NO_ROW = -2
 _RESCORED_ROW = 16
 """Scanning one code is the unit; a candidate scored from its float16 row costs about this many."""
 
@@ -74,13 +77,6 @@ def between(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(0.5 * rows + 0.5 * np.roll(rows, max(1, len(rows) // 3), axis=0))
 
 
-def others(found: Rows, own: Rows, k: int) -> list[list[int]]:
-    """The first k results of each query that are not its own row."""
-    return [
-        [row for row in line if row not in (own_row, -1)][:k] for line, own_row in zip(found.tolist(), own.tolist(), strict=True)
-    ]
-
-
 def recall(found: Sequence[Sequence[int]], truth: Rows) -> float:
     """The mean share of the truth that was found."""
     wanted = [set(line) - {-1} for line in truth.tolist()]
@@ -97,11 +93,30 @@ class Asked:
     own: Rows
     truth: Rows
 
+    def ranks(self, found: Rows) -> Rows:
+        """The place of each true neighbour among what was found, int64 as `truth`; the row itself has no place. Beyond the last
+        where it was not found, -1 where there is no such neighbour."""
+        places = np.empty_like(self.truth)
+        for place, line, own, truth in zip(places, found, self.own, self.truth, strict=True):
+            others = np.append(line[line != own], _NO_ROW)
+            same = others[None, :] == truth[:, None]
+            place[:] = np.where(same.any(axis=1), same.argmax(axis=1), found.shape[1])
+        return np.where(self.truth < 0, -1, places)
+
     def recall(self, found: Rows, k: int = NEIGHBOURS) -> float:
         """The share of the truth among the first k of `found`, of the rows or of the points between, whichever is less."""
-        half = len(self.own) // 2
-        lines = others(found, self.own, k)
-        return min(recall(lines[:half], self.truth[:half]), recall(lines[half:], self.truth[half:]))
+        return self.recall_of(self.ranks(found), k)
+
+    def recall_of(self, ranks: Rows, k: int) -> float:
+        """The same from `ranks`."""
+        half = len(ranks) // 2
+        return min(_share(ranks[:half], k), _share(ranks[half:], k))
+
+
+def _share(ranks: Rows, k: int) -> float:
+    wanted = (ranks >= 0).sum(axis=1)
+    shares = ((ranks >= 0) & (ranks < k)).sum(axis=1)[wanted > 0] / wanted[wanted > 0]
+    return float(shares.mean()) if len(shares) else 1.0
 
 
 def asked_of(rows: NDArray[np.float32], own: Rows, blocks: Iterable[NDArray[np.float32]]) -> Asked:
@@ -117,7 +132,8 @@ def tried(found: Rows, asked: Asked, effort: int, scanned: float, refine: bool) 
     if not refine:
         return [Tried(effort, 0, asked.recall(found), scanned)]
     depths = [c for c in CANDIDATES if c < found.shape[1]] or [found.shape[1]]
-    return [Tried(effort, c, asked.recall(found, c), scanned + _RESCORED_ROW * c) for c in depths]
+    ranks = asked.ranks(found)
+    return [Tried(effort, c, asked.recall_of(ranks, c), scanned + _RESCORED_ROW * c) for c in depths]
 
 
 def cheapest(tries: Sequence[Tried], wanted: float = RECALL_WANTED) -> Tried:

@@ -126,7 +126,7 @@ def listed_rows(index: Any) -> NDArray[np.int64] | None:
 def _inverted(faiss: Any, index: Any) -> list[Any]:
     """The inverted files in an index. Those of a CUDA device are of a class of their own, which faiss' own search for them on
     the CPU (`try_extract_index_ivf`) does not know."""
-    index = faiss.downcast_index(innermost(faiss, index))
+    index = innermost(index)
     if isinstance(index, faiss.IndexShards):
         return [part for number in range(index.count()) for part in _inverted(faiss, index.at(number))]
     return [index if hasattr(index, PROBES) else faiss.extract_index_ivf(index)]
