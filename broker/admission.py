@@ -29,7 +29,7 @@ class Load:
 
     @classmethod
     def of(cls, queue: RequestQueue, rate: float, draining: bool, capacity_at: float | None, client_pending: int) -> Load:
-        return cls(len(queue), queue.bytes, queue.cost, rate, draining, capacity_at, client_pending)
+        return cls(queue.count, queue.bytes, queue.cost, rate, draining, capacity_at, client_pending)
 
     @property
     def wait_s(self) -> float:

@@ -6,6 +6,7 @@ work is dispatched: after all that arrived was received, so that a burst is shar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..wire import messages
@@ -108,10 +109,10 @@ class Core:
             self.registry.pause(pause, now)
         for pending in self.ledger.expired(now):
             self.totals.expired += 1
-            self._answer_error(pending, DeadlineExceeded(_expired_sentence(pending, now)))
+            self._answer_error(pending, DeadlineExceeded(f"no answer within {now - pending.arrived:.1f} s"))
         if now >= self._next_tick:
             self._tick(now)
-        if self._stirred:
+        if self.ledger.release(now) or self._stirred:
             self._stirred = False
             self._out += dispatcher.round_of(self.ledger.queue, self.registry, now)
         if self.draining and not self._drained_told and not len(self.ledger):
@@ -239,7 +240,7 @@ class Core:
     def _tries_elsewhere(self, peer: bytes, request_id: bytes, now: float) -> bool:
         """One worker could not serve a request, which may be its own trouble: True where another has it, or will."""
         pending = self.ledger.get(request_id)
-        passed_on = pending is not None and self.registry.failed(peer, pending, now)
+        passed_on = pending is not None and self.registry.failed(peer, pending, now, patient=not self.draining)
         self._stirred = self._stirred or passed_on
         return passed_on
 
@@ -280,6 +281,7 @@ class Core:
     def _drain(self, peer: bytes, record: messages.Drain, now: float) -> None:
         self.draining = True
         self._drained_told = False
+        self._stirred = self.ledger.release(math.inf) or self._stirred  # once more, and not again
 
     # ---- time and work ---------------------------------------------------------------------------------------------
 
@@ -332,8 +334,3 @@ class Core:
         """Raise `RuntimeError` where a law is broken: for tests, after every step."""
         self.ledger.check()
         self.registry.check()
-
-
-def _expired_sentence(pending: Pending, now: float) -> str:
-    sentence = f"no answer within {now - pending.arrived:.1f} s"
-    return f"{sentence}; {pending.failures} of its runs failed" if pending.failures else sentence

@@ -12,7 +12,7 @@ from .workers import Worker
 
 def round_of(queue: RequestQueue, registry: Registry, now: float) -> list[Dispatch]:
     """Trials first, each alone on an idle worker; then each idle worker its share; then full batches behind running ones."""
-    if not len(queue):
+    if not queue.count:
         return []
     lineup = registry.lineup
     handed: list[Dispatch] = []

@@ -82,8 +82,9 @@ class Ledger:
         for trial in (*halves, *([pending] for pending in waiting if pending.suspicion > 1)):
             self.queue.push_trial(trial)
 
-    def give_back(self, request_ids: Iterable[bytes], peer: bytes, avoid: str = "") -> list[Pending]:
-        """The worker at `peer` will not answer these: those that run nowhere else return to the front of the queue.
+    def give_back(self, request_ids: Iterable[bytes], peer: bytes, avoid: str = "", later: float | None = None) -> list[Pending]:
+        """The worker at `peer` will not answer these: those that run nowhere else return to the front of the queue, at `later`
+        where that is given.
 
         `avoid` names an incarnation that they should not meet again.
         """
@@ -97,11 +98,26 @@ class Ledger:
                 pending.avoid = (*pending.avoid, avoid)
             if not pending.running_on and not pending.queued:
                 returned.append(pending)
+        if later is None:
+            self._wait_in_front(returned)
+        else:
+            for pending in returned:
+                self.queue.push_later(pending, later)
+        return returned
+
+    def release(self, now: float) -> bool:
+        """What was to be tried again by now waits for workers; whether there was any."""
+        due = self.queue.pop_due(now)
+        for pending in due:
+            pending.retry_at = 0.0
+        self._wait_in_front(due)
+        return bool(due)
+
+    def _wait_in_front(self, returned: list[Pending]) -> None:
         self.queue.push_front(pending for pending in returned if not pending.suspicion)
         for pending in returned:
             if pending.suspicion:
                 self.queue.push_trial([pending])
-        return returned
 
     def expired(self, now: float) -> list[Pending]:
         """Requests whose deadline has come; they are closed."""
@@ -109,19 +125,21 @@ class Ledger:
         return [pending for pending in closed if pending is not None]
 
     def next_deadline(self) -> float | None:
-        return self._wheel.next()
+        """When something expires, or is to be released."""
+        times = [when for when in (self._wheel.next(), self.queue.next_due()) if when is not None]
+        return min(times, default=None)
 
     def check(self) -> None:
         """Raise `RuntimeError` where a law is broken: for tests, after every step."""
         queued = list(self.queue)
-        if len(queued) != self.queue.count or {p.id for p in queued} != {p.id for p in self if p.queued}:
+        if len(queued) != len(self.queue) or {p.id for p in queued} != {p.id for p in self if p.queued}:
             raise RuntimeError("the queue and the ledger disagree on what waits")
         for pending in self:
             if pending.queued == bool(pending.running_on) and not (pending.queued and pending.hedged):
                 raise RuntimeError(f"{pending.id.hex()} is queued: {pending.queued}, and running on {pending.running_on}")
-        if self.queue.items != sum(p.request.items for p in queued) or self.queue.bytes != sum(
-            len(p.request.body) for p in queued
-        ):
+        handed_out = [p for p in queued if not self.queue.is_later(p)]
+        sums = (len(handed_out), sum(p.request.items for p in handed_out), sum(len(p.request.body) for p in handed_out))
+        if (self.queue.count, self.queue.items, self.queue.bytes) != sums:
             raise RuntimeError("the sums of the queue are wrong")
         if len(self._wheel) != len(self._pending):
             raise RuntimeError("a pending request has no deadline")

@@ -14,8 +14,7 @@ class Pending:
 
     `hedged`: it was dispatched, or waits to be, a second time while the first run goes on. `suspicion`: deaths of workers that
     ran it, `solo_deaths`: of those, how many ran nothing else. `failures`: times that a worker could not serve it; until
-    `retry_at` none of these gets it, and after two nobody. `avoid`: incarnations that lost it, or could not. `solo_on`: those
-    that it ran on alone.
+    `retry_at` none of these gets it. `avoid`: incarnations that lost it, or could not. `solo_on`: those that it ran on alone.
     """
 
     __slots__ = (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..wire.errors import BadRequest, RagpoolError
 from ..wire.messages import Heartbeat, Register
+from ..wire.retries import TRIES_MAX, pause_s
 from . import liveness
 from .departed import Departed
 from .hedging import Hedging
@@ -23,12 +24,8 @@ COLLECTIONS = frozenset({"default"})
 MAX_BATCH = 2048
 """Items: two batches and their ids must fit a heartbeat, one a message."""
 
-FAILURES_MAX = 7
-"""Times that workers fail over one request before its client is told: some 30 s in all, and whole devices recover in less."""
-
-RETRY_S = 0.5
-"""The worker that failed over a request gets it again no sooner than this, where nobody else is there. Another one gets it at
-once; where that fails too the request waits for everybody, twice as long each time."""
+LATER_MAX = 1024
+"""Requests that workers failed over and that wait to be tried again: beyond, a failure is told at once."""
 
 REGISTER_STATES = (LOADING, READY, DRAINING)
 
@@ -169,22 +166,36 @@ class Registry:
         self._unclaim([request_id])
         return True
 
-    def failed(self, peer: bytes, pending: Pending, now: float) -> bool:
-        """The worker at `peer` could not serve `pending`, which waits for another one now, unless somebody runs it already.
+    def failed(self, peer: bytes, pending: Pending, now: float, patient: bool) -> bool:
+        """The worker at `peer` could not serve `pending`, which waits for another one now, unless somebody runs it already. Where
+        nobody else is there, where a second one failed, or where it ran apart as a suspect, it waits for a while first, if
+        `patient`: the trouble of many may pass.
 
-        False, and nothing changed, when too many failed over it. What a worker had lost before it failed is with others.
+        False, and nothing changed, when too many failed over it, or when it would wait for longer than its time. What a worker
+        had lost before it failed is with others.
         """
         worker = self._by_peer.get(peer)
         if worker is None:
             return False
+        retry_at = None
         if peer in pending.running_on:
-            if pending.failures + 1 >= FAILURES_MAX and pending.running_on == (peer,) and not pending.queued:
+            failures = pending.failures + 1
+            at = now + pause_s(failures)
+            waits = failures > 1 or pending.suspicion > 0 or not self._others(worker, pending)
+            hopeless = waits and (not patient or at >= pending.deadline or self._ledger.queue.later >= LATER_MAX)
+            if (hopeless or failures >= TRIES_MAX) and pending.running_on == (peer,) and not pending.queued:
                 return False
-            pending.retry_at = now + RETRY_S * 2.0**pending.failures
-            pending.failures += 1
+            pending.failures, pending.retry_at = failures, at
+            retry_at = at if waits else None
         self.answered(peer, pending.id, None, 0.0, now)
-        self._give_back(worker, [pending.id], worker.info.incarnation)
+        self._give_back(worker, [pending.id], worker.info.incarnation, retry_at)
         return True
+
+    def _others(self, worker: Worker, pending: Pending) -> bool:
+        """Whether some ready worker beside `worker` neither lost `pending` nor failed over it."""
+        return any(
+            other is not worker and other.state.name == READY and other.info.incarnation not in pending.avoid for other in self
+        )
 
     def hand_over(self, worker: Worker, pendings: list[Pending], now: float, *, trial: bool = False) -> None:
         """`pendings`, just taken from the queue, go to `worker`."""
@@ -209,14 +220,10 @@ class Registry:
             worker.interrupted()
 
     def should_avoid(self, worker: Worker, pending: Pending, now: float) -> bool:
-        """Whether `worker` lost `pending` or failed over it before, and some other ready worker did not, or may come in time; or
-        so many failed over it that it waits for everybody."""
-        if pending.failures > 1 and now < pending.retry_at:
-            return True
+        """Whether `worker` lost `pending` or failed over it before, and some other ready worker did not, or may come in time."""
         if worker.info.incarnation not in pending.avoid:
             return False
-        others = any(other.state.name == READY and other.info.incarnation not in pending.avoid for other in self)
-        return others or now < pending.retry_at
+        return self._others(worker, pending) or now < pending.retry_at
 
     def leave(self, worker: Worker, now: float) -> None:
         """It drains: no new work."""
@@ -270,9 +277,9 @@ class Registry:
             del self._by_incarnation[worker.info.incarnation]
         self._give_back(worker, list(worker.in_flight), worker.info.incarnation if died else "")
 
-    def _give_back(self, worker: Worker, request_ids: list[bytes], avoid: str = "") -> None:
+    def _give_back(self, worker: Worker, request_ids: list[bytes], avoid: str = "", later: float | None = None) -> None:
         self._unclaim(request_ids)
-        self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer, avoid))
+        self._totals.retries += len(self._ledger.give_back(request_ids, worker.peer, avoid, later))
 
     def check(self) -> None:
         """Raise `RuntimeError` where a law is broken: for tests, after every step."""

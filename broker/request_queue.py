@@ -4,7 +4,9 @@ Within a priority the client that got least so far is next, counted in cost (sta
 client that just came waits for no backlog of another. A lower priority is served after `PASSED_MAX` requests went past it, so
 it is slowed, not starved. What a lost worker gives back goes to the front of everything.
 
-Requests that may have killed a worker wait apart, in trials: groups that run together, and with nobody else.
+Requests that may have killed a worker wait apart, in trials: groups that run together, and with nobody else. Requests that
+workers failed over wait apart until they are due, and nobody is given them before: they count in no sum by which work is shared
+or refused.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ class _Level:
 
 
 class RequestQueue:
-    """Every `Pending` in it has `queued` set; nothing else sets it. `items`, `bytes` and `cost` are sums over what waits."""
+    """Every `Pending` in it has `queued` set; nothing else sets it. `count`, `items`, `bytes` and `cost` are sums over what may
+    be handed out now; `later` is how many may not."""
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
@@ -92,16 +95,20 @@ class RequestQueue:
         self._trials: OrderedDict[int, dict[bytes, Pending]] = OrderedDict()
         self._trial_of: dict[bytes, int] = {}
         self._trial_number = 0
+        self._later: dict[bytes, tuple[float, Pending]] = {}
+        self._due: list[tuple[float, int, Pending]] = []
+        self._sequence = 0
         self.count = 0
         self.items = 0
         self.bytes = 0
         self.cost = 0.0
 
     def __len__(self) -> int:
-        return self.count
+        return self.count + self.later
 
     def __iter__(self) -> Iterator[Pending]:
         """All that waits, in no particular order."""
+        yield from (pending for _, pending in self._later.values())
         yield from self._returned.values()
         for trial in self._trials.values():
             yield from trial.values()
@@ -122,6 +129,37 @@ class RequestQueue:
             self._returned[pending.id] = pending
             self._returned.move_to_end(pending.id, last=False)
             self._count(pending, 1)
+
+    @property
+    def later(self) -> int:
+        """How many wait until they are due."""
+        return len(self._later)
+
+    def is_later(self, pending: Pending) -> bool:
+        return pending.id in self._later
+
+    def push_later(self, pending: Pending, due: float) -> None:
+        """Nobody is given it before `due`."""
+        pending.queued = True
+        self._later[pending.id] = (due, pending)
+        self._sequence += 1
+        heapq.heappush(self._due, (due, self._sequence, pending))
+
+    def pop_due(self, now: float) -> list[Pending]:
+        """Those that are due, in the order in which they were to be."""
+        due = []
+        while (when := self.next_due()) is not None and when <= now:
+            pending = heapq.heappop(self._due)[2]
+            del self._later[pending.id]
+            pending.queued = False
+            due.append(pending)
+        return due
+
+    def next_due(self) -> float | None:
+        """When one is due; None where none waits so."""
+        while self._due and self._later.get(self._due[0][2].id) != (self._due[0][0], self._due[0][2]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
 
     @property
     def ordinary(self) -> int:
@@ -164,6 +202,9 @@ class RequestQueue:
 
     def remove(self, pending: Pending) -> None:
         """Take one out: cancelled, expired, or adopted by a worker that runs it already."""
+        if self._later.pop(pending.id, None) is not None:
+            pending.queued = False
+            return
         if pending.id in self._trial_of:
             number = self._trial_of.pop(pending.id)
             del self._trials[number][pending.id]
@@ -176,7 +217,7 @@ class RequestQueue:
 
     def rebind(self, pending: Pending, client: bytes) -> None:
         """A waiting request is now another client's: it waits in that one's share, unless it stands in front of everything."""
-        in_front = pending.id in self._returned or pending.id in self._trial_of
+        in_front = pending.id in self._returned or pending.id in self._trial_of or pending.id in self._later
         if not in_front:
             self._levels[pending.request.priority].remove(pending)
         pending.client = client

@@ -1,7 +1,8 @@
 """The calls of one client: each becomes requests of its session, and their replies one answer. No socket, no clock, no thread.
 
-A chunk whose request or reply is too large is halved and asked again, one whose answer makes no sense is asked again as it was, a
-few times; any other failure of a chunk fails its call, and the rest of the call is cancelled.
+A chunk whose request or reply is too large is halved and asked again, one whose answer makes no sense is asked again as it was,
+for some 30 s: the broker reads no bodies, and a worker's garbage comes this far. Any other failure of a chunk fails its call,
+and the rest of the call is cancelled.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Union
 
 from ..wire.errors import BadRequest, PoisonRequest, ProtocolError, RagpoolError, RemoteFailure, TooLarge, error_from_code
 from ..wire.messages import Reply
+from ..wire.retries import TRIES_MAX, pause_s
 from . import answers
 from .asks import Ask
 from .chunks import NOUNS, Chunk
@@ -21,12 +23,6 @@ from .states import Fail, OpenSocket, Resolve, Send
 
 _POSITION = re.compile(r"\b(queries|vectors|texts|ids)\[([0-9]{1,9})\]")
 _ABOUT_THE_CHUNK = (BadRequest, TooLarge, PoisonRequest, RemoteFailure)
-
-GARBLED_MAX = 7
-"""Answers to one chunk that make no sense before its caller is told. The broker reads no bodies: garbage comes this far."""
-
-GARBLED_PAUSE_S = 0.5
-"""It is asked for again at once, as another worker may answer; then after this long, doubled each time: some 30 s in all."""
 
 
 class Call:
@@ -46,10 +42,8 @@ class Call:
         self.garbled: dict[int, int] = {}
 
     def take(self, chunk: Chunk, reply: Reply) -> None:
-        """Keep what `reply` says. Raises `ProtocolError` where it does not fit."""
+        """Keep what `reply` says. Raises `ProtocolError` where it makes no sense."""
         self.parts[chunk.start] = answers.read(chunk, reply)
-        if not self.open:
-            self.finish()
 
     def finish(self) -> None:
         """Every chunk is answered: join the parts in the order of the call. Raises `ProtocolError` where they do not fit."""
@@ -124,10 +118,10 @@ class Calls:
     def _asks_again(self, call: Call, chunk: Chunk, now: float) -> bool:
         """The answer to `chunk` makes no sense: True where it is asked for again, maybe after a pause."""
         times = call.garbled[chunk.start] = call.garbled.get(chunk.start, 0) + 1
-        pause_s = GARBLED_PAUSE_S * 2.0 ** (times - 1) if times > 1 else 0.0
-        if times >= GARBLED_MAX or now + pause_s >= call.deadline:
+        wait_s = pause_s(times) if times > 1 else 0.0  # at once: another worker may take it
+        if times >= TRIES_MAX or now + wait_s >= call.deadline:
             return False
-        self._submit(call, [chunk], now, pause_s)
+        self._submit(call, [chunk], now, wait_s)
         return True
 
     def _resolve(self, command: Resolve, now: float) -> None:
@@ -138,13 +132,20 @@ class Calls:
         try:
             call.take(chunk, command.reply)
         except ProtocolError as error:
-            if self._asks_again(call, chunk, now):
-                return
-            sentence = f"the answer does not fit the request: {error.message}"
-            self._end(call, RemoteFailure(sentence, request_id=command.id.hex()), now)
+            if not self._asks_again(call, chunk, now):
+                self._misfit(call, command.id, error, now)
             return
-        if call.done:
+        if call.open:
+            return
+        try:
+            call.finish()
             self._done.append(call)
+        except ProtocolError as error:
+            self._misfit(call, command.id, error, now)
+
+    def _misfit(self, call: Call, identity: bytes, error: ProtocolError, now: float) -> None:
+        sentence = f"the answer does not fit the request: {error.message}"
+        self._end(call, RemoteFailure(sentence, request_id=identity.hex()), now)
 
     def _fail(self, command: Fail, now: float) -> None:
         call = self._by_id.get(command.id)

@@ -519,14 +519,71 @@ def test_trouble_of_all_workers_that_passes_costs_no_answer_and_trouble_that_sta
     assert 30.0 < world.now - began < 34.0
 
 
-def test_a_request_that_expires_says_how_many_of_its_runs_failed(world: World) -> None:
+def test_a_failure_is_told_at_once_where_trying_again_would_take_longer_than_there_is(world: World) -> None:
     client, worker = world.client(), world.worker()
     request_id = world.request(client, remaining_ms=400)
     world.turn()
     world.fail(worker, request_id)
-    world.advance(0.5)
-    failure = the_answer(world, request_id)
-    assert (failure.code, failure.message) == ("deadline_exceeded", "no answer within 0.4 s; 1 of its runs failed")
+    assert the_answer(world, request_id).message == "the worker failed: MemoryError"
+
+
+def test_a_drain_waits_for_nothing_that_failed(world: World) -> None:
+    client, worker, other = world.client(), world.worker(), world.worker()
+    held, fresh = world.request(client), world.request(client)
+    world.turn()
+    for request_id, holder in ((held, worker), (held, other)):
+        world.advance(0.1)
+        if request_id not in holder.holding:
+            world.answer_all(holder)
+            world.turn()
+        world.fail(holder, request_id)
+        world.turn()
+    assert held not in worker.holding + other.holding
+    world.perform(world.core.receive(PARENT, b"", messages.Drain(), world.now))
+    world.turn()
+    (holder,) = [one for one in (worker, other) if held in one.holding]
+    world.fail(holder, held)
+    assert the_answer(world, held).code == "remote_failure"
+    assert isinstance(the_answer(world, fresh), Reply)
+
+
+def test_what_waits_to_be_tried_again_keeps_nobody_else_waiting(world: World) -> None:
+    """It counts in no share and fills no queue; a suspect of a worker's death waits too before it is tried again."""
+    client, workers = world.client(), [world.worker(max_batch=16) for _ in range(2)]
+    failing = [world.request(client) for _ in range(8)]
+    world.turn()
+    for _ in range(2):
+        for worker in workers:
+            for request_id in tuple(worker.holding):
+                world.fail(worker, request_id)
+        world.turn()
+    assert [worker.holding for worker in workers] == [[], []]
+    burst = [world.request(client) for _ in range(10)]
+    world.turn()
+    assert [len(worker.holding) for worker in workers] == [5, 5]
+    for worker in workers:
+        world.answer_all(worker)
+    assert all(isinstance(the_answer(world, request_id), Reply) for request_id in burst)
+    world.advance(1.3)
+    assert sorted(workers[0].holding + workers[1].holding) == sorted(failing)
+
+
+def test_a_suspect_that_fails_waits_before_it_is_tried_again(world: World) -> None:
+    client, dying, other = world.client(), world.worker(), world.worker()
+    request_id = world.request(client)
+    world.turn()
+    assert dying.holding == [request_id]
+    world.lose(dying, blame=True)
+    world.turn()
+    assert other.holding == [request_id]
+    world.fail(other, request_id)
+    world.turn()
+    assert other.holding == []
+    world.advance(0.4)
+    assert other.holding == []
+    world.beat(other)
+    world.advance(0.2)
+    assert other.holding == [request_id]
 
 
 def test_the_only_worker_gets_what_it_failed_over_again_after_a_pause(world: World) -> None:

@@ -11,12 +11,13 @@ import pytest
 from broker_doubles import true_reply
 from ragpool.client import asks
 from ragpool.client.asks import Ask
-from ragpool.client.calls import GARBLED_MAX, Call, Calls, Done
+from ragpool.client.calls import Call, Calls, Done
 from ragpool.client.session import Session
 from ragpool.client.states import Send
 from ragpool.wire import bodies, codec, messages
 from ragpool.wire.errors import BadRequest, DeadlineExceeded, PoisonRequest, RemoteFailure, TooLarge
 from ragpool.wire.messages import FROM_CLIENT, Cancel, Failure, Record, Reply, Request
+from ragpool.wire.retries import TRIES_MAX
 
 
 class Desk:
@@ -178,7 +179,7 @@ def test_a_reply_of_the_wrong_shape_fails_its_request_and_no_more(body: bytes) -
     first = desk.sent[0]
     told = desk.garbles(body)
     assert isinstance(broken.error, RemoteFailure)
-    assert len(desk.sent) == 1 + GARBLED_MAX
+    assert len(desk.sent) == 1 + TRIES_MAX
     assert told == pytest.approx(1 + 2 + 4 + 8 + 16), "a worker's trouble may pass"
     desk.hears(true_reply(first), told)
     assert whole.result[0].id == "b"
@@ -223,9 +224,10 @@ def test_chunks_that_disagree_about_the_dimension_fail() -> None:
     desk = Desk()
     call = desk.begin(asks.embed([f"t{n}" for n in range(64)], "query", 0, "default"))
     first, second = desk.sent
-    desk.hears(Reply(first.id, body=bodies.vectors_body(b"\0" * 4 * 2 * first.items, 2)))
-    desk.garbles(bodies.vectors_body(b"\0" * 4 * 3 * second.items, 3))
+    for dim, request in ((2, first), (3, second)):
+        desk.hears(Reply(request.id, body=bodies.vectors_body(b"\0" * 4 * dim * request.items, dim)))
     assert isinstance(call.error, RemoteFailure)
+    assert len(desk.sent) == 2, "each makes sense, and no other answer to the last would fit the first"
 
 
 def test_the_deadline_is_that_of_the_whole_call() -> None:

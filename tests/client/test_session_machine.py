@@ -30,6 +30,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.session = Session("tcp://broker:1", CONNECT_TIMEOUT_S, Random(0))
         self.deadline: dict[bytes, float] = {}
         self.submitted: dict[bytes, float] = {}
+        self.not_before: dict[bytes, float] = {}
         self.answered: dict[bytes, object] = {}
         self.cancelled: set[bytes] = set()
         self.unanswered: set[bytes] = set()
@@ -45,14 +46,16 @@ class SessionMachine(RuleBasedStateMachine):
         behind=st.integers(0, 3),
         text=st.sampled_from(["q", "q", "q", "x" * 500]),
         count=st.integers(1, 6),
+        pause_s=st.sampled_from([0.0, 0.0, 0.5, 2.0]),
     )
-    def submit(self, timeout: float, priority: int, behind: int, text: str, count: int) -> None:
+    def submit(self, timeout: float, priority: int, behind: int, text: str, count: int, pause_s: float) -> None:
         for _ in range(count):
             identity = (len(self.deadline) + 1).to_bytes(16, "big")
             self.deadline[identity] = self.now + timeout
             self.submitted[identity] = self.now
             chunk = Chunk("search", (text,), priority=priority)
-            self.session.submit(identity, chunk, self.now + timeout, self.now, behind)
+            self.not_before[identity] = self.now + pause_s
+            self.session.submit(identity, chunk, self.now + timeout, self.now, behind, pause_s)
         self.perform()
 
     @precondition(lambda self: self.deadline)
@@ -171,6 +174,7 @@ class SessionMachine(RuleBasedStateMachine):
             elif isinstance(record, Request):
                 assert record.id in self.open_ids(), "sent, though nobody waits for it"
                 assert record.id not in self.unanswered, "sent twice on one socket"
+                assert self.now >= self.not_before[record.id], "sent before its time"
                 assert 1 <= record.remaining_ms <= (self.deadline[record.id] - self.now) * 1e3 + 1
                 self.unanswered.add(record.id)
             elif isinstance(record, Cancel):

@@ -96,6 +96,9 @@ class World:
 
     def _dispatched(self, command: Dispatch) -> None:
         ids = [request.id for request in command.requests]
+        for pending in map(self.core.ledger.get, ids):
+            if pending is not None and pending.failures > 1 and self.now < pending.retry_at:
+                raise AssertionError(f"{pending.id.hex()} is handed out {pending.retry_at - self.now:.2f} s before it is due")
         self.dispatches.append((command.peer, ids))
         worker = self.workers.get(command.peer)
         if worker is not None:
