@@ -15,7 +15,7 @@ from ragpool.index.passage_writer import PassageWriter
 from ragpool.index.passages import IDS, OFFSETS, ROWS
 from ragpool.index.sealed import Unsealed
 from ragpool.index.staging import publish, seal
-from ragpool.index.vector_files import Wanted, make_vector_files
+from ragpool.index.vector_files import Wanted, make_vector_files, plan_for
 from ragpool.index.vectors import FULL, EncodedRows
 
 SEED = 7
@@ -37,7 +37,9 @@ def made_index(
         passages.append(ids, [pack_passage(Passage(id_, "", text, {})) for id_ in ids])
     passages.finish()
     passages.close()
-    made = make_vector_files(EncodedRows(staged / FULL, count, dim), Wanted(type_, 32, SEED, threads), staged)
+    wanted = Wanted(type_, 32, SEED, threads)
+    plan, _ = plan_for(wanted, count, dim, {})
+    made = make_vector_files(EncodedRows(staged / FULL, count, dim), plan, wanted, staged, lambda stage, done, of: None)
     if FULL in made.widths:  # sealing writes to the file
         (staged / FULL).unlink()
         shutil.copyfile(rows, staged / FULL)

@@ -222,6 +222,7 @@ def config_command(config: str | None, as_json: bool, **flags: object) -> None:
     document = render.to_json(loaded)
     for name in ("backend", "max_batch"):
         document["worker"][name]["calibrated"] = {device: found[name] for device, found in told.items()}
+    document["index"]["engine"]["calibrated"] = {device: choice.engine for device, choice in chosen.items() if choice.engine}
     click.echo(json.dumps(document, indent=2))
 
 

@@ -8,7 +8,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def examine(settings: Settings, paths: RunPaths) -> Iterator[Finding]:
         settings = resolved(settings, chosen)
     except ConfigurationError as error:
         yield Finding(BAD, "devices", str(error))
-        return
+        settings = replace(settings, pool=replace(settings.pool, devices=chosen, workers=settings.pool.workers or len(chosen)))
     yield from _devices(chosen)
     yield from _device_memory(chosen)
     yield from _memory(settings.pool.workers, chosen)

@@ -80,7 +80,7 @@ class Link:
             return
         self._stopping = True
         self._wake()
-        if wait and threading.current_thread() is not self._thread:
+        if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(JOIN_S)
 
     def _post(self, call: Call, begins: bool) -> None:

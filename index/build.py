@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..conf import devices
 from ..conf.cores import usable_cores
-from .build_finish import Finish, cut_trailers, has_passages, read_sealed, tools
+from .build_finish import Finish, cut_trailers, encoding_tools, has_passages, read_sealed
 from .build_passages import Progress, write_passages
 from .build_state import (
     ENCODED,
@@ -150,7 +150,7 @@ def load(options: BuildOptions, device: str, threads: int) -> tuple[Encoder, Enc
         device=encoder.device.partition(":")[0],
         dtype=encoder.dtype,
         backend=encoder.backend,
-        tools=tools(),
+        tools=encoding_tools(),
     )
     return encoder, by
 
@@ -283,7 +283,7 @@ def _present_demo(out: Path, options: BuildOptions) -> Manifest | None:
         manifest = open_index(out).manifest
     except IndexUnusable:
         return None
-    same = manifest.corpus.sources == (SOURCE,) and manifest.tools.get("python") == tools()["python"]
+    same = manifest.corpus.sources == (SOURCE,) and manifest.tools.get("python") == encoding_tools()["python"]
     return manifest if same and manifest.model.name == options.model else None
 
 

@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Finish:
             device=by.device,
             corpus=self._facts,
             norms=made.norms,
-            tools={**by.tools, "backend": by.backend},
+            tools={**tools(), "backend": by.backend},
             files=files,
             search=made.search,
         )
@@ -110,8 +111,17 @@ def cut_trailers(work: Work) -> None:
 
 def tools() -> dict[str, str]:
     """Versions of what takes part in a build, as far as installed."""
-    found = {"python": platform.python_version(), "ragpool": "unknown"}
-    for name in ("ragpool", "numpy", *_FAISS):
+    return {**encoding_tools(), **_installed(_FAISS)}
+
+
+def encoding_tools() -> dict[str, str]:
+    """Versions of what the encoded rows depend on: faiss has no part in them."""
+    return {"python": platform.python_version(), "ragpool": "unknown", **_installed(("ragpool", "numpy")), **runtimes.versions()}
+
+
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-    return {**found, **runtimes.versions()}
+    return found

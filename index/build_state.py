@@ -32,7 +32,7 @@ PASSAGES = "passages.json"
 ENCODED = "encoded"
 SEALED = "sealed.json"
 
-FORMAT = 1
+FORMAT = 2
 SEED = 20_091_107
 """Draws the sample that an index type is trained on."""
 

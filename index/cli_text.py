@@ -106,7 +106,7 @@ def facts(manifest: Manifest) -> dict[str, object]:
         "bytes": total,
         "bytes per vector": round(vectors / manifest.count, 1),
         **_part_facts(manifest),
-        "recall@10": f"{search.recall_at_10:.4f} against an exact search, on held-out passages",
+        "recall@10": f"{search.recall_at_10:.4f} against an exact search, on passages and points between them",
         "queries/s": f"{search.queries_per_s:,.0f} of vectors in batches of 32, on {search.threads} threads, when it was built",
         "model": manifest.model.name,
         "model sha256": manifest.model.sha256,

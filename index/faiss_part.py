@@ -122,8 +122,8 @@ def computing(threads: int) -> Iterator[None]:
 
 
 def measured(engine: Engine, matrix: Matrix, seed: int, threads: int) -> tuple[float, float]:
-    """(recall@10 against an exact search, queries a second on `threads`) of held-out rows and of points between them, the lower;
-    others than those that calibrated. What is between is searched for ten, a row for one more: it finds itself."""
+    """(recall@10 against an exact search, queries a second on `threads`) of rows and of points between them, the lower; drawn
+    anew, so that few of them calibrated. What is between is searched for ten, a row for one more: it finds itself."""
     with computing(threads):
         return _measured(engine, matrix, seed)
 

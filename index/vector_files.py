@@ -61,8 +61,8 @@ def check_type(type_: str, bytes_per_vector: int, dim: int) -> None:
 
 def plan_for(wanted: Wanted, count: int, dim: int, known: Mapping[str, Any]) -> tuple[Plan, dict[str, Any]]:
     """What will be made, and the record of it. A record of the same wish, `known`, decides: what `auto` takes and how many rows
-    train depend on the memory that was free then. Raises `ConfigurationError` where it does not fit what is free now, or
-    cannot be made of so many rows."""
+    train depend on the memory that was free then. Raises `ConfigurationError` where it does not fit what is free now,
+    cannot be made of so many rows, or faiss is missing that makes it."""
     wish = {**dataclasses.asdict(wanted), "count": count, "dim": dim}
     if known.get("wish") == wish:
         with contextlib.suppress(KeyError, TypeError):
@@ -73,6 +73,10 @@ def plan_for(wanted: Wanted, count: int, dim: int, known: Mapping[str, Any]) -> 
     shape = _shape_of(wanted.type, dim) if own else None
     given = (wanted.type, wanted.bytes_per_vector, wanted.refine, count, dim, memory_free())
     plan = plan_index(*given, shape, wanted.for_cuda)
+    if plan.type != FLAT:
+        from .faiss_files import import_faiss
+
+        import_faiss()
     return plan, {"wish": wish, "plan": dataclasses.asdict(plan)}
 
 

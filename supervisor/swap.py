@@ -64,7 +64,8 @@ class Swap:
 
     def hang_up(self) -> None:
         """A reload of the same folder as soon as one can begin: whoever sends a signal is not told that it came too early."""
-        self._journal.note("SIGHUP: a reload" + (" when this one is over" if self._is_active() else ""))
+        when = " when this one is over" if self._is_active() else ""
+        self._journal.note(f"SIGHUP: a reload{when}, unless the pool goes down")
         self._hung_up = True
 
     def advance(self, now: float, *, may_begin: bool = False) -> None:

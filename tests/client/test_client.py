@@ -46,6 +46,7 @@ from ragpool.client import (
     PoisonRequest,
     RemoteFailure,
     VersionMismatch,
+    link,
 )
 from ragpool.wire.messages import Bye, Cancel, Hello, Request
 
@@ -496,6 +497,19 @@ def test_the_interpreter_ends_with_requests_pending(last: str) -> None:
     with DroppingBroker() as broker:
         assert took(lambda: run(script, broker.url)) < 10.0
     assert took(lambda: run(script, NOBODY)) < 10.0
+
+
+def test_the_interpreter_ends_while_a_link_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def ends_first(thread: threading.Thread) -> None:
+        if thread.name == "ragpool-client":
+            link._stop_all()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", ends_first)
+    with Client("tcp://127.0.0.1:9") as client, pytest.raises(ClientClosed):
+        client.search("a", timeout=5.0)
 
 
 def test_the_interpreter_ends_while_a_daemon_thread_waits() -> None:
