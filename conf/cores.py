@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 Read = Callable[[PurePosixPath], str | None]
 """The text of a file, or None where there is none."""
@@ -85,9 +85,14 @@ def _upwards(mount: PurePosixPath, path: str) -> list[PurePosixPath]:
     return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
+READ_MAX_CHARACTERS = 4 * 1024 * 1024
+"""More than any file that is asked for here has; what is larger is cut."""
+
+
 def read_text(path: PurePosixPath) -> str | None:
     """What the file says on this host."""
     try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(READ_MAX_CHARACTERS)
     except OSError:
         return None

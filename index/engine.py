@@ -53,8 +53,8 @@ def flat_engine(wanted: str, fastest: str, gpus: int, longest: float) -> str:
         wanted = FAISS if gpus > 1 or (fastest == FAISS and short) else EXACT
     if wanted == FAISS and not short:
         raise ConfigurationError(
-            f"the rows of this index are too long for faiss' float16 (norms of up to {longest:.3g}): use the engine exact, on 1 "
-            f"device"
+            f"the rows of this index are too long for faiss' float16 (norms of up to {longest:.3g}): use the engine exact, on "
+            "1 device"
         )
     return wanted
 

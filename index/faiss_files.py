@@ -43,8 +43,7 @@ def from_factory(factory: str, dim: int) -> Any:
     except (RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise ConfigurationError(
             f"faiss makes no index of {factory!r} for {dim} dimensions ({reason(error)}); types are auto, flat, hnsw, "
-            f"compact, or a "
-            "factory string of faiss such as IVF1024,SQ8"
+            "compact, or a factory string of faiss such as IVF1024,SQ8"
         ) from None
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ConfigurationError(f"the faiss index {factory!r} does not search by inner product, which embeddings want")

@@ -104,8 +104,7 @@ def check_room(plan: Plan, count: int, dim: int, memory_bytes: int) -> None:
     if peak > memory_bytes:
         raise ConfigurationError(
             f"an index of type {plan.type} over {count:,} rows needs about {size(peak)} of memory to build, and "
-            f"{size(memory_bytes)} "
-            f"are free: build --type compact with fewer --bytes-per-vector, or flat, which needs none"
+            f"{size(memory_bytes)} are free: build --type compact with fewer --bytes-per-vector, or flat, which needs none"
         )
 
 

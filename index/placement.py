@@ -66,8 +66,7 @@ def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Se
     if kind == "hnsw":
         raise DeviceUnavailable(
             f"the index {where} is a graph (hnsw), which faiss searches on cpu only: set index.gpu = false to keep it "
-            f"there, or build "
-            "--type compact or flat"
+            "there, or build --type compact or flat"
         )
     need = int(part_bytes * _CLONED / len(devices))
     for device in devices:

@@ -17,8 +17,6 @@ from .device_memory import Reading
 MARGIN = 1.1
 """Of what the new process is taken to need: estimates err."""
 
-MANIFEST_MAX_CHARACTERS = 4 * 1024 * 1024
-
 
 def has_room(pid: int, readings: Sequence[Reading | None], growth: int = 0, on_device: int = 0, read: Read | None = None) -> bool:
     """Whether a process like `pid` fits beside it now, with an index that is `growth` bytes larger, of which `on_device` go to
@@ -46,7 +44,7 @@ def index_bytes(folder: str, version: str, read: Read) -> int | None:
     for name in (f"manifest-{version}.json", "manifest.json"):
         text = read(PurePosixPath(folder) / name) or ""
         try:
-            manifest = json.loads(text) if len(text) <= MANIFEST_MAX_CHARACTERS else {}
+            manifest = json.loads(text)
             if version in ("", manifest["version"]):
                 sizes = [entry["size"] for entry in manifest["files"].values()]
                 return sum(sizes) if all(type(size) is int for size in sizes) else None

@@ -29,7 +29,11 @@ from .main import leave, run_worker
 @click.command("rag-worker", cls=SentenceCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ragpool")
 @click.option("--config", metavar="FILE", help="TOML, or the JSON of the older system.")
-@click.option("--device", metavar="D,D...", help="cpu, cuda, cuda:N; several: one worker each, kept alive here.")
+@click.option(
+    "--device",
+    metavar="D,D...",
+    help="cpu, cuda, cuda:N; several: one worker for each, or each group of index.gpus_per_worker, kept alive here.",
+)
 @click.option("--workers", type=int, metavar="N", help="Worker processes, spread round robin over the devices.")
 @click.option("--backend", "--broker", metavar="URL", help="Where the pool takes workers [the run directory's socket].")
 @click.option("--index", metavar="DIR", help="Index directory to serve.")
