@@ -125,7 +125,8 @@ def kill_remote_parent(world: World, rng: Random, slot: int) -> Times:
 
 def cut_workers(world: World, rng: Random, slot: int, *, seconds: float) -> Times:
     """The connection of remote workers is closed for a while: they keep what they run, and join again."""
-    names = {worker["id"] for worker in wait_until(world.remote_workers, BACK_MAX_S, "remote workers")}
+    all_there = wait_until(lambda: len(w := world.remote_workers()) == world.remote and w, BACK_MAX_S, "all remote workers")
+    names = {worker["id"] for worker in all_there}
     since = time.time()
     world.back_proxy.cut()
     gone = wait_until(lambda: not names & {w["id"] for w in world.workers()} and time.time(), 20.0, "they are gone")
