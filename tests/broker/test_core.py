@@ -568,6 +568,17 @@ def test_what_waits_to_be_tried_again_keeps_nobody_else_waiting(world: World) ->
     assert sorted(workers[0].holding + workers[1].holding) == sorted(failing)
 
 
+def test_no_more_wait_to_be_tried_again_than_there_is_room_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragpool.broker.registry.LATER_MAX", 2)
+    client, worker = world.client(), world.worker(max_batch=4)
+    failing = [world.request(client) for _ in range(3)]
+    world.turn()
+    for request_id in failing:
+        world.fail(worker, request_id)
+    assert [request_id in world.answers for request_id in failing] == [False, False, True]
+    assert the_answer(world, failing[2]).code == "remote_failure"
+
+
 def test_a_suspect_that_fails_waits_before_it_is_tried_again(world: World) -> None:
     client, dying, other = world.client(), world.worker(), world.worker()
     request_id = world.request(client)
