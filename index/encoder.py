@@ -122,7 +122,9 @@ class SentenceEncoder:
                 vectors = self._by_library(tokenized.texts, tokenized.kind)
             else:
                 vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
-                for positions in batches(lengths, self.max_batch_tokens, MAX_BATCH_TEXTS, self._running.forward_tokens):
+                running = self._running
+                budget = self.max_batch_tokens
+                for positions in batches(lengths, budget, MAX_BATCH_TEXTS, running.forward_tokens, running.even_tokens):
                     self._embed_into(vectors, tokenized, positions)
             return Encoded(self._finished(vectors), lengths, tokenized.truncated)
 

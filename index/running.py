@@ -24,12 +24,13 @@ class Running(Protocol):
     """`run`: int64 (n, longest) tensors on the encoder's device to float32 (n, dim) there, as the last module gives them.
 
     `forward_tokens`: what a further forward pass costs, as tokens of padding that one would rather take along; `tokens_max`: of a
-    pass, None where more are as good.
+    pass, None where more are as good; `even_tokens`: of each pass where a batch takes several, None where it does not matter.
     """
 
     name: str
     forward_tokens: int
     tokens_max: int | None
+    even_tokens: int | None
 
     def run(self, features: Features) -> torch.Tensor: ...
 
@@ -38,6 +39,7 @@ class RunningTorch:
     """The modules of a sentence-transformers model, without what its `encode` does around them."""
 
     name = TORCH
+    even_tokens: int | None = None
 
     def __init__(self, model: Any, device: torch.device) -> None:
         cuda = device.type == "cuda"
@@ -56,6 +58,7 @@ class RunningOnnx:
     name = ONNX
     forward_tokens = CPU_FORWARD_TOKENS
     tokens_max: int | None = CPU_TOKENS_MAX
+    even_tokens: int | None = None
 
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
@@ -82,6 +85,7 @@ class RunningOpenvino:
     name = OPENVINO
     forward_tokens = CPU_FORWARD_TOKENS
     tokens_max: int | None = CPU_TOKENS_MAX
+    even_tokens: int | None = None
 
     def __init__(self, path: Path, threads: int, dtype: str) -> None:
         import openvino

@@ -59,20 +59,26 @@ def padded(tokenizer: Any, ids: Sequence[list[int]], device: torch.device) -> di
     return features
 
 
-def batches(lengths: Sequence[int], budget: int, most: int, forward_tokens: int) -> Iterator[list[int]]:
+def batches(
+    lengths: Sequence[int], budget: int, most: int, forward_tokens: int, even_tokens: int | None = None
+) -> Iterator[list[int]]:
     """Positions in batches of like length, longest first: at most `budget` padded tokens (but always one text), `most` texts.
 
-    A batch ends also where padding the next text would waste more than a forward pass of its own costs, as `forward_tokens`.
+    A batch ends also where padding the next text would waste more than a forward pass of its own costs, as `forward_tokens`. With
+    `even_tokens` all tokens are shared out evenly, among as few batches as have about that many.
     """
     order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
+    share = sum(lengths) / -(-sum(lengths) // even_tokens) if even_tokens and lengths else float("inf")
     batch: list[int] = []
-    wasted = 0
+    tokens = wasted = 0
     for position in order:
         longest = lengths[batch[0]] if batch else 0
         wasted += max(0, longest - lengths[position])
-        if batch and ((len(batch) + 1) * longest > budget or len(batch) == most or wasted > forward_tokens):
+        full = (len(batch) + 1) * longest > budget or len(batch) == most or wasted > forward_tokens
+        if batch and (full or tokens + lengths[position] / 2 > share):
             yield batch
-            batch, wasted = [], 0
+            batch, tokens, wasted = [], 0, 0
         batch.append(position)
+        tokens += lengths[position]
     if batch:
         yield batch

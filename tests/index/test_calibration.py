@@ -116,6 +116,12 @@ def test_measuring_ends_in_time_and_covers_every_batch(encoder: SentenceEncoder)
     assert all(rate > 0 for rate in found.values())
 
 
+def test_a_batch_costs_more_than_its_encoding(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "BESIDE_S", {"cpu": 100.0})
+    found = measure([encoder], (2, 4), budget_s=0.2)
+    assert 0.0 < 100.0 * found["torch", 2] <= sum(encoder.encode(sample_queries(2)).tokens)
+
+
 def test_calibration_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "MEASURE_S", 0.1)
     monkeypatch.setattr(measuring, "BATCHES", {"cpu": (1, 2), "cuda": (1, 2)})

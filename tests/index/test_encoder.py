@@ -77,6 +77,7 @@ def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: p
     monkeypatch.setattr(encoder, "_embed", cramped)
     monkeypatch.setattr(encoder, "max_batch_tokens", 2_048)
     monkeypatch.setattr(encoder._running, "forward_tokens", 10_000)
+    monkeypatch.setattr(encoder._running, "even_tokens", None)
     assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
     assert sizes[0] == 6
     assert encoder.max_batch_tokens < 2_048
@@ -181,14 +182,29 @@ def test_batches_hold_like_lengths_within_the_budget() -> None:
     assert list(batches([], 200, 2, 16)) == []
 
 
-@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 2_000), st.integers(1, 20), st.integers(0, 500))
+def test_batches_share_their_tokens_out_evenly() -> None:
+    found = list(batches([10] * 30, 512, 1_024, 256, even_tokens=256))
+    assert [len(batch) for batch in found] == [15, 15]
+    assert len(list(batches([10] * 25, 512, 1_024, 256, even_tokens=256))) == 1
+    assert list(batches([500, 10], 512, 1_024, 256, even_tokens=256)) == [[0], [1]]
+    assert list(batches([], 512, 1_024, 256, even_tokens=256)) == []
+
+
+@given(
+    st.lists(st.integers(1, 300), max_size=60),
+    st.integers(1, 2_000),
+    st.integers(1, 20),
+    st.integers(0, 500),
+    st.none() | st.integers(1, 600),
+)
 def test_batches_cover_everything_and_waste_no_more_than_a_forward_pass(
-    lengths: list[int], budget: int, most: int, forward_tokens: int
+    lengths: list[int], budget: int, most: int, forward_tokens: int, even_tokens: int | None
 ) -> None:
-    found = list(batches(lengths, budget, most, forward_tokens))
+    found = list(batches(lengths, budget, most, forward_tokens, even_tokens))
     assert sorted(position for batch in found for position in batch) == list(range(len(lengths)))
     for batch in found:
         longest = max(lengths[position] for position in batch)
         assert len(batch) <= most
         assert len(batch) == 1 or longest * len(batch) <= budget
         assert sum(longest - lengths[position] for position in batch) <= forward_tokens
+        assert even_tokens is None or len(batch) == 1 or sum(lengths[position] for position in batch) <= even_tokens + longest / 2
