@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 Read = Callable[[PurePosixPath], str | None]
@@ -31,6 +32,28 @@ def allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cores_of(slot: int, workers: int, cores: Sequence[int]) -> Sequence[int]:
+    """The cores that the worker of `slot` keeps to: neighbours, about as many as the others have, and nobody else's. All for one
+    worker alone, and where there are more workers than cores.
+    """
+    if not 1 < workers <= len(cores):
+        return cores
+    place = slot % workers
+    return cores[place * len(cores) // workers : (place + 1) * len(cores) // workers]
+
+
+def keep_to_share(slot: int, workers: int) -> None:
+    """From here on this process, with all its threads, keeps to the cores of its slot, where the system has a say in it (Linux).
+
+    What it computes with stays in the caches of those cores, which its neighbours would otherwise push out of them.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        share = cores_of(slot, workers, sorted(os.sched_getaffinity(0)))
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):  # the thread ended, or it may not be moved
+                os.sched_setaffinity(int(thread), share)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

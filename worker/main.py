@@ -12,6 +12,7 @@ import sys
 
 import click
 
+from ..conf.cores import keep_to_share
 from ..conf.mapping import from_mapping
 from ..conf.settings import Settings
 from ..wire import exit_codes, progress
@@ -51,6 +52,8 @@ def run_worker(
     )
 
     def on_loaded(loaded: Register) -> None:
+        if device == "cpu" and slot >= 0:  # not while it loads: the one that it is to replace may serve on these cores
+            keep_to_share(slot, settings.pool.workers)
         if ready_fd is not None:
             os.write(ready_fd, loaded.index_version.encode())
 

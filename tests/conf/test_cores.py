@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ragpool.conf import cores
+from ragpool.conf.cores import allowed_cores, cores_of
 
 
 def quota(files: dict[str, str]) -> float | None:
@@ -76,3 +82,29 @@ def test_the_environment_of_a_child() -> None:
     assert {environment[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")} == {"3"}
     assert environment["TOKENIZERS_PARALLELISM"] == "false"
     assert cores.thread_environment(0)["OMP_NUM_THREADS"] == "1"
+
+
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_every_core_belongs_to_one_worker(workers: int, count: int) -> None:
+    some = range(3, 3 + count)
+    shares = [cores_of(slot, workers, some) for slot in range(workers)]
+    if workers > count:
+        assert all(list(share) == list(some) for share in shares)
+    else:
+        assert [core for share in shares for core in share] == list(some)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert cores_of(workers, workers, some) == shares[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or allowed_cores() < 2, reason="needs two cores to choose from")
+def test_all_threads_keep_to_the_share() -> None:
+    program = (
+        "import os, threading; from ragpool.conf.cores import keep_to_share\n"
+        "before, end = sorted(os.sched_getaffinity(0)), threading.Event()\n"
+        "other = threading.Thread(target=end.wait); other.start()\n"
+        "keep_to_share(1, 2)\n"
+        "wanted = set(before[len(before) // 2:])\n"
+        "print([os.sched_getaffinity(thread) == wanted for thread in (0, other.native_id)]); end.set()"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[True, True]"

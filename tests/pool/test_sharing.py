@@ -1,11 +1,14 @@
-"""Workers of a host share the pages of the index: no worker has a copy of its own."""
+"""Workers of a host share the pages of the index: no worker has a copy of its own. The cores they do not share."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from pools import Pool
 from ragpool.client import Client
+from ragpool.conf.cores import allowed_cores
 
 
 def mappings(pid: int, folder: Path) -> dict[str, dict[str, int | str]]:
@@ -35,3 +38,13 @@ def test_index_files_are_mapped_and_nothing_of_them_is_private(pool: Pool, index
             assert fields["flags"] == "r--s"
             assert fields["Private_Dirty"] == fields["Anonymous"] == 0
         assert found[".f32"]["Rss"] > 0
+
+
+@pytest.mark.skipif(allowed_cores() < 2, reason="needs two cores to share out")
+def test_each_worker_keeps_to_cores_of_its_own(pool: Pool) -> None:
+    workers = {worker["slot"]: worker["pid"] for worker in pool.status()["workers"]}
+    cores = {slot: {frozenset(os.sched_getaffinity(int(thread.name))) for thread in Path(f"/proc/{pid}/task").iterdir()}
+             for slot, pid in workers.items()}  # fmt: skip
+    (first,), (second,) = cores[0], cores[1]
+    assert first | second == os.sched_getaffinity(0)
+    assert not first & second
