@@ -134,7 +134,7 @@ def kept_name(version: str) -> str:
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
-    """The manifest of `directory`, checked. Raises `IndexUnusable`, or `IndexDamaged` where a file is missing or cut."""
+    """The manifest of `directory`, checked. Raises `IndexUnusable`; that is `IndexDamaged` where it or a file is not whole."""
     return check_files(directory, read_text(directory))
 
 
@@ -167,22 +167,25 @@ def _checksum(fields: Mapping[str, object]) -> str:
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
-    """The manifest in `text`; `where` names it in the `IndexUnusable` raised for anything that is not one of this format."""
+    """The manifest in `text`; `where` names it in what is raised: `IndexUnusable` for one of another format, `IndexDamaged` for
+    anything that no build has written."""
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise IndexUnusable(f"the manifest of the index {where} is not JSON: {error}") from None
+        raise IndexDamaged(f"the manifest of the index {where} is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise IndexUnusable(f"the manifest of the index {where} is not a JSON object")
-    if fields.get("format") != FORMAT:
+        raise IndexDamaged(f"the manifest of the index {where} is not a JSON object")
+    if type(fields.get("format")) is not int:
+        raise IndexDamaged(f"the manifest of the index {where} is damaged: format is not of type int")
+    if fields["format"] != FORMAT:
         raise IndexUnusable(
-            f"the index {where} has format {fields.get('format')!r} and this version reads format {FORMAT}: build it again"
+            f"the index {where} has format {fields['format']} and this version reads format {FORMAT}: build it again"
         )
     try:
         manifest: Manifest = _read_value(Manifest, fields, "manifest")
         _check(manifest)
-    except ValueError as error:
-        raise IndexUnusable(f"the manifest of the index {where} is unusable: {error}") from None
+    except (ValueError, OverflowError) as error:
+        raise IndexDamaged(f"the manifest of the index {where} is damaged: {error}") from None
     return manifest
 
 
@@ -208,7 +211,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_text(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) -> str:
-    """The text of a manifest in `directory`. Raises `IndexUnusable`."""
+    """The text of a manifest in `directory`. Raises `IndexUnusable` where there is none, `IndexDamaged` where it is no text."""
     folder = Path(directory)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -222,11 +225,11 @@ def read_text(directory: str | os.PathLike[str], name: str = MANIFEST_NAME) -> s
     except OSError as error:
         raise IndexUnusable(f"the manifest {path} cannot be read: {error.strerror}") from None
     if len(data) > MANIFEST_MAX_BYTES:
-        raise IndexUnusable(f"the manifest {path} is larger than {MANIFEST_MAX_BYTES} bytes")
+        raise IndexDamaged(f"the manifest {path} is larger than {MANIFEST_MAX_BYTES} bytes")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise IndexUnusable(f"the manifest {path} is not UTF-8") from None
+        raise IndexDamaged(f"the manifest {path} is not UTF-8") from None
 
 
 def _check(manifest: Manifest) -> None:

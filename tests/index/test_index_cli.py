@@ -157,6 +157,25 @@ def test_verify(small: Built, tmp_path: Path) -> None:
     assert f"{name} cannot be read" in failed(run("verify", copied), 1)
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda data: data[: len(data) // 2], "is not JSON"),
+        (lambda data: b"[]", "is not a JSON object"),
+        (lambda data: data.replace(b'"dim": 384', b'"dim": "4"'), "dim is not of type int"),
+        (lambda data: data.replace(b"inner", b"\xffnner"), "is not UTF-8"),
+        (lambda data: data.replace(b'"dtype": "float32"', b'"dtype": "float33"'), "the checksum it says"),
+    ],
+)
+def test_a_damaged_manifest_is_a_failure_of_verify(
+    small: Built, tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str
+) -> None:
+    copied = Path(shutil.copytree(small.path, tmp_path / "copy"))
+    path = copied / MANIFEST_NAME
+    path.write_bytes(damage(path.read_bytes()))
+    assert sentence in failed(run("verify", copied), 1)
+
+
 def test_eval_of_an_index(small: Built, tmp_path: Path) -> None:
     queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.tsv"
     texts = {"1": "who wrote hamlet?", "2": "the highest mountain", "3": "hot drink from leaves", "4": "not judged"}

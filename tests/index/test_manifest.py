@@ -64,13 +64,21 @@ def test_a_missing_or_cut_file_is_named(copied: Path) -> None:
         read_manifest(copied)
 
 
+def test_another_format_is_no_damage(small: Built) -> None:
+    fields = json.loads(small.manifest.to_json()) | {"format": 2}
+    with pytest.raises(IndexUnusable, match="has format 2 and this version reads format 1") as caught:
+        parse_manifest(json.dumps(fields), "here")
+    assert not isinstance(caught.value, IndexDamaged)
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"format": 2}, "has format 2 and this version reads format 1"),
+        ({"format": "1"}, "format is not of type int"),
         ({"count": 0}, "at least 1"),
         ({"count": "6"}, "count is not of type int"),
         ({"count": True}, "count is not of type int"),
+        ({"count": 10**4000}, "too large"),
         ({"version": "x"}, "version is not 16 hexadecimal digits"),
         ({"metric": "l2"}, "metric 'l2' is not known"),
         ({"norms": {}}, "norms has no dtype"),
@@ -82,7 +90,7 @@ def test_a_missing_or_cut_file_is_named(copied: Path) -> None:
 )
 def test_a_field_that_is_wrong_is_named(small: Built, changed: dict[str, Any], sentence: str) -> None:
     fields = json.loads(small.manifest.to_json()) | changed
-    with pytest.raises(IndexUnusable, match=sentence) as caught:
+    with pytest.raises(IndexDamaged, match=sentence) as caught:
         parse_manifest(json.dumps(fields), "here")
     assert "\n" not in str(caught.value)
 
