@@ -8,7 +8,7 @@ from collections.abc import Iterator
 LEAST_WORDS = 100
 MOST_WORDS = 150
 
-_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*?(?=[^\n])")
+_PARAGRAPH_END = re.compile(r"\n[ \t]*\n+")
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
 
 
@@ -48,12 +48,14 @@ def _pieces(paragraph: str, most: int) -> Iterator[str]:
     words = 0
     for sentence in _SENTENCE_END.split(paragraph):
         tokens = sentence.split()
-        while len(tokens) > most:
+        if len(tokens) > most:
             if piece:
                 yield " ".join(piece)
                 piece, words = [], 0
-            yield " ".join(tokens[:most])
-            tokens = tokens[most:]
+            rest = (len(tokens) - 1) // most * most
+            for first in range(0, rest, most):
+                yield " ".join(tokens[first : first + most])
+            tokens = tokens[rest:]
             sentence = " ".join(tokens)
         if words + len(tokens) > most:
             yield " ".join(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.index.demo import demo_fingerprint, demo_rows
@@ -21,6 +22,18 @@ def test_every_word_is_kept_in_order(text: str) -> None:
 def test_no_passage_is_empty_or_too_long(text: str) -> None:
     lengths = [len(passage.split()) for passage in cut(text, 10, 15)]
     assert all(0 < length <= 15 + 1 for length in lengths)
+
+
+@pytest.mark.parametrize("text", ["word" + "\n" * 500_000, "word " * 3_000_000])
+def test_a_text_takes_time_in_proportion_to_its_length(text: str) -> None:
+    """Where it were by the square, this would not end."""
+    assert sum(len(passage.split()) for passage in cut(text)) == len(text.split())
+
+
+def test_a_long_sentence_without_an_end_is_cut_between_words() -> None:
+    tokens = [f"w{n}" for n in range(31)]
+    first, second = cut(" ".join(tokens), 10, 15)
+    assert (first, second) == (" ".join(tokens[:15]), " ".join(tokens[15:30]) + "\n\nw30")
 
 
 def test_passages_end_where_paragraphs_end() -> None:
