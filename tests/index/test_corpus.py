@@ -208,6 +208,27 @@ def test_documents_and_folders(tmp_path: Path) -> None:
     assert guide.metadata == {"source": "sub/guide.md", "document": "sub/guide.md"}
 
 
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Notes on C# and F# in 2024\n\n# Guide", "Guide"),
+        ("#hashtag\n####### seven\n    # code\n   ###### Six ##  ", "Six"),
+        ("# C#\n", "C#"),
+        ("#\n# #\n## \t\n# The title", "The title"),
+        ("```sh\n# a comment\n~~~\n# another\n````\n# After", "After"),
+        ("~~~~\n~~~\n# in it\n~~~~ x\n# in it\n~~~~~ \n# After", "After"),
+        ("```one line``` of code\n# After", "After"),
+        ("```\n# never closed", "notes"),
+        ("A line with # in it\n", "notes"),
+    ],
+)
+def test_the_title_of_a_markdown_file_is_its_first_heading(tmp_path: Path, text: str, title: str) -> None:
+    (tmp_path / "notes.md").write_text(text)
+    (found,) = passages(tmp_path / "notes.md")
+    assert found is not None
+    assert found.title == title
+
+
 def test_a_document_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "d.txt").write_bytes(b"fine\n\xff\xfe\n")
     (sentence,) = bad(read_corpus([tmp_path / "d.txt"]))
