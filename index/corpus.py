@@ -142,7 +142,10 @@ def _header(path: Path, number: int, line: bytes, fields: Fields) -> list[str]:
 
 def _parquet_rows(path: Path, fields: Fields) -> Iterator[Row]:
     for number, row in enumerate(read_parquet(path, fields), start=1):
-        yield _row(path, number, lambda row=row: passage_from(row, fields), "row")  # type: ignore[misc]
+        if isinstance(row, BadRow):
+            yield Row(str(path), number, None, str(row), "row")
+        else:
+            yield _row(path, number, lambda row=row: passage_from(row, fields), "row")  # type: ignore[misc]
 
 
 def _document_rows(path: Path, root: Path, cut: Cut) -> Iterator[Row]:

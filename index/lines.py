@@ -50,10 +50,11 @@ def decode_line(line: bytes) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
     with open(path, "rb") as file:
-        if path.suffix == ".gz":
+        suffix = path.suffix.lower()
+        if suffix == ".gz":
             with gzip.GzipFile(fileobj=file) as unzipped:
                 yield unzipped
-        elif path.suffix == ".zst":
+        elif suffix == ".zst":
             yield io.BufferedReader(_ZstdStream(file), _CHUNK_BYTES)
         else:
             yield file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,9 +36,11 @@ def passage_from(row: Mapping[str, object], fields: Fields) -> Passage:
         rest = {**metadata, **rest}
     elif metadata is not None:
         rest["metadata"] = metadata
-    for name in rest:
+    for name, value in rest.items():
         if not isinstance(name, str):
             raise BadRow(f"the name of a field is {name!r}, which is not text")
+        if not _all_finite(value):
+            raise BadRow(f"its {name} holds a value that is not finite, which is not a number of JSON")
     return Passage(id_, title, text, rest)
 
 
@@ -119,6 +122,19 @@ def _text(rest: dict[str, object], name: str, optional: bool) -> str:
     if not isinstance(value, str):
         raise BadRow(f"its {name} is {_told(value)}, which is not text")
     return value
+
+
+def _all_finite(value: object) -> bool:
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            waiting.extend(inner.values())
+        elif isinstance(inner, list):
+            waiting.extend(inner)
+        elif isinstance(inner, float) and not math.isfinite(inner):
+            return False
+    return True
 
 
 def _told(value: object) -> str:

@@ -62,12 +62,14 @@ def test_blank_lines_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None
     assert [(row.line, row.passage) for row in read_corpus([path])] == [(1, PASSAGES[0]), (3, PASSAGES[1])]
 
 
-def test_gzip_and_zstandard(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines_of(BEIR[:1])) + gzip.compress(lines_of(BEIR[1:])))
-    assert passages(tmp_path / "a.jsonl.gz") == PASSAGES
+@pytest.mark.parametrize("name", ["a.jsonl", "A.JSONL"])
+def test_gzip_and_zstandard(tmp_path: Path, name: str) -> None:
+    gz, zst = (tmp_path / f"{name}{suffix.upper() if name.isupper() else suffix}" for suffix in (".gz", ".zst"))
+    gz.write_bytes(gzip.compress(lines_of(BEIR[:1])) + gzip.compress(lines_of(BEIR[1:])))
+    assert passages(gz) == PASSAGES
     frames = [zstandard.ZstdCompressor().compress(lines_of([row])) for row in BEIR]
-    (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames))
-    assert passages(tmp_path / "a.jsonl.zst") == PASSAGES
+    zst.write_bytes(b"".join(frames))
+    assert passages(zst) == PASSAGES
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -104,6 +106,10 @@ def test_a_file_that_is_not_compressed_after_all(tmp_path: Path, suffix: str) ->
         ('{"id": "1", "text": null}', "its text is null"),
         ('{"id": "1", "title": [], "text": "t"}', "its title is list"),
         ('{"id": "1", "text": "t", "score": NaN}', "NaN is not a number of JSON"),
+        (
+            '{"id": "1", "text": "t", "a": {"b": [1, -1e999]}}',
+            "its a holds a value that is not finite, which is not a number of JSON",
+        ),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
@@ -154,6 +160,23 @@ def test_parquet(tmp_path: Path) -> None:
     assert rows[0].passage == Passage("1", "T", "one", {"day": "2024-02-29", "raw": "ff"})
     assert rows[1].passage == Passage("2", "", "two", {"day": None, "raw": "ff"})
     assert bad(iter(rows)) == [f"{path}, row 3: its id is null, which is no id"]
+
+
+def test_parquet_values_that_no_passage_can_hold(tmp_path: Path) -> None:
+    """Beyond the year 9999, not UTF-8, not finite: only their rows are bad, and each is named."""
+    path = tmp_path / "c.parquet"
+    days = pyarrow.array([4_000_000, 1, 1, 1], pyarrow.int32()).view(pyarrow.date32())
+    text = pyarrow.array([b"one", b"\xff", b"three", b"four"]).view(pyarrow.string())
+    near = [[0.5], [0.5], [0.5], [float("nan")]]
+    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(4)), "text": text, "day": days, "near": near}), path)
+    rows = list(read_corpus([path]))
+    assert [(row.line, row.passage) for row in rows if row.passage] == [
+        (3, Passage("2", "", "three", {"day": "1970-01-02", "near": [0.5]}))
+    ]
+    far, broken, infinite = bad(iter(rows))
+    assert far.startswith(f"{path}, row 1: its day cannot be read: ")
+    assert broken.startswith(f"{path}, row 2: its text cannot be read: ")
+    assert infinite == f"{path}, row 4: its near holds a value that is not finite, which is not a number of JSON"
 
 
 def test_parquet_without_a_column(tmp_path: Path) -> None:
