@@ -7,7 +7,7 @@ text files: one file).
 | .tsv, also with .gz or .zst                     | a line under a header that names id, text, title             |
 | .parquet                                        | a row with such columns                                      |
 | .txt .md                                        | a document, cut into passages                                |
-| a folder                                        | the rows of all such files in it, in the order of their names |
+| a folder                                        | the rows of all such files in it and in its folders          |
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_corpus(
 def corpus_files(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
     """(file, folder its name is told from) of all files that `paths` name, in their order.
 
-    Raises `ConfigurationError` where a path is not there or of no known kind.
+    Raises `ConfigurationError` where a path is not there or of no known kind, `CorpusError` where a folder cannot be read.
     """
     files = [found for path in paths for found in _files(Path(path))]
     if not files:
@@ -81,18 +81,35 @@ _Reader = Callable[[Path, Fields], Iterator[Row]]
 
 def _files(path: Path) -> Iterator[tuple[Path, Path]]:
     if path.is_dir():
-        for folder, folders, names in os.walk(path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                file = Path(folder, name)
-                if not name.startswith(".") and _kind(file):
-                    yield file, path
+        yield from ((file, path) for file in _files_in(path) if _kind(file))
     elif not path.exists():
         raise ConfigurationError(f"the corpus {path} does not exist")
     elif not _kind(path):
         raise ConfigurationError(f"the corpus {path} is of no known kind: known are {KNOWN}")
     else:
         yield path, path.parent
+
+
+def _files_in(root: Path) -> Iterator[Path]:
+    """The files in a folder, then those in its folders, then those in folders that links in it lead to; each in the order of
+    names, and each folder once. Raises `CorpusError` where a folder cannot be read: what is in it would be missing."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            found = folder.stat()
+            if (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            folders = {entry.name: entry.is_symlink() for entry in entries if entry.is_dir()}
+        except OSError as error:
+            raise CorpusError(str(folder), 0, f"the folder cannot be read: {error.strerror or error}") from None
+        yield from (folder / entry.name for entry in entries if entry.name not in folders)
+        own_then_linked = sorted(folders, key=folders.__getitem__)
+        waiting += [folder / name for name in reversed(own_then_linked)]
 
 
 def _kind(path: Path) -> str:

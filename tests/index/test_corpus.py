@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,6 +230,42 @@ def test_documents_and_folders(tmp_path: Path) -> None:
     assert guide is not None
     assert guide.title == "The Guide"
     assert guide.metadata == {"source": "sub/guide.md", "document": "sub/guide.md"}
+
+
+def test_folders_behind_links_are_read_each_folder_once(tmp_path: Path) -> None:
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    for folder in (corpus / "b" / "deep", elsewhere / "sub"):
+        folder.mkdir(parents=True)
+        (folder / "x.txt").write_text("words")
+    (corpus / "z.txt").write_text("words")
+    for link, target in {"a": "b", "c": elsewhere, "d": elsewhere, "b/up": corpus, "b/self": ".", ".e": elsewhere}.items():
+        (corpus / link).symlink_to(target)
+    (elsewhere / "back").symlink_to(corpus)
+    found = [row.passage.id for row in read_corpus([corpus]) if row.passage]
+    assert found == ["z.txt", "b/deep/x.txt", "c/sub/x.txt"]
+
+
+def test_a_link_to_itself_is_named_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(lines_of(BEIR))
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CorpusError, match=f"^{tmp_path}: the folder cannot be read: Too many levels of symbolic links"):
+        list(read_corpus([tmp_path]))
+
+
+@pytest.mark.process
+def test_a_folder_that_may_not_be_read_ends_the_build(tmp_path: Path) -> None:
+    """Seen by a process that is not root: root reads everything."""
+    secret = tmp_path / "corpus" / "secret"
+    secret.mkdir(parents=True)
+    (tmp_path / "corpus" / "note.txt").write_text("words")
+    secret.chmod(0)
+    tmp_path.chmod(0o755)
+    script = (
+        "import os\nfrom ragpool.index.corpus import read_corpus\nif os.getuid() == 0: os.setuid(65534)\n"
+        "try: print([row.passage.id for row in read_corpus(['corpus'])])\nexcept Exception as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("corpus/secret: the folder cannot be read: Permission denied\n", "")
 
 
 @pytest.mark.parametrize(
