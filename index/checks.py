@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conf.devices import CPU
 from .errors import IndexDamaged
 from .index_types import HNSW
 from .manifest import FLAT, HalfNorms
@@ -81,9 +82,9 @@ def _within(full: NDArray[np.float32], half: NDArray[np.uint16], norms: HalfNorm
     return all(found <= bound for found, bound in zip(largest, (norms.half_max, norms.error_max, norms.full_max), strict=True))
 
 
-def verify_search(index: Index, device: str = "cpu", model: str = "") -> Check:
-    """The model is the one the index was built with, and passages, encoded again, find themselves: the one in the middle, and
-    some at equal distances.
+def verify_search(index: Index, device: str = CPU, model: str = "") -> Check:
+    """The model is the one the index was built with, and passages, encoded again on `device`, find themselves: the one in the
+    middle, and some at equal distances. They are searched for on cpu, which searches every type, and needs no copy of the index.
 
     Where rows are kept as they were encoded, or in float16, each one must be that of its passage. Where only codes of them are,
     most must be nearer to theirs than to those of the other passages. The search must return most of them, or rows that score
@@ -98,7 +99,7 @@ def verify_search(index: Index, device: str = "cpu", model: str = "") -> Check:
     passages = [index.passages.get(row) for row in rows]
     texts = [encoded_text(passage["title"], passage["text"], index.manifest.corpus.encode) for passage in passages]
     vectors = encoder.encode(texts, "passage").vectors
-    scores, found = load_engine(index, device).search(vectors, _LOOKED_AT)
+    scores, found = load_engine(index, CPU).search(vectors, _LOOKED_AT)
     looks = _compared(index, rows, vectors, scores, found)
     own = [look.own for look in looks]
     if not (all if _kept(index) is not None else _most)(own) or not _most([look.found for look in looks]):
@@ -175,8 +176,8 @@ def _decoded(
     return (None if stored is None else stored.astype(np.float64)), queries.astype(np.float64)
 
 
-def verify_all(directory: str | Path, device: str = "cpu", model: str = "") -> list[Check]:
-    """All checks of the index in `directory`. Raises what the first one that fails raises."""
+def verify_all(directory: str | Path, device: str = CPU, model: str = "") -> list[Check]:
+    """All checks of the index in `directory`, whose passages are encoded on `device`. Raises what the first that fails raises."""
     with open_index(directory) as index:
         count = Check("manifest", f"version {index.version}, {index.count} passages, {index.dim} dimensions")
         return [

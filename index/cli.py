@@ -67,7 +67,7 @@ def info(ctx: click.Context, directory: str | None, config: str | None, as_json:
 def verify(ctx: click.Context, directory: str | None, device: str, model: str | None, config: str | None, as_json: bool) -> None:
     """Check an index: every checksum, passage and vector, the model, and one passage that must find itself.
 
-    Exit code 1 where it is damaged.
+    Exit code 1 where it is damaged. --device says where the passage is encoded; it is searched for on cpu.
 
     \b
     Examples:

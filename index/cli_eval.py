@@ -85,8 +85,11 @@ def _in_process(settings: Settings, device: str, measured: Callable[[Search], di
     from .store import open_index
 
     with open_index(directory_of(settings)) as index:
-        worker = settings.worker
-        searcher = Searcher(index, device, worker.dtype, worker.model, settings.index.engine, worker.backend)
+        searcher = Searcher(index, device, settings)
+        encodes, searches = searcher.devices
+        if searches != encodes:
+            why = "index.gpu is false" if not settings.index.gpu else f"no CUDA device searches the type {index.manifest.type}"
+            click.echo(f"encoding on {encodes}, searching on {searches}: {why}", err=True)
         found = measured(searcher)
     against_exact = searcher.recall_against_exact()
     return found if against_exact is None else {**found, AGAINST_EXACT: against_exact}

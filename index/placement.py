@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..conf.cores import read_text
+from ..conf.devices import CPU
 from ..conf.memory import host_free, host_total
 from .errors import DeviceFull, DeviceUnavailable
-from .index_types import size
+from .index_types import HNSW, size
 
 TEMP_BYTES = 256 << 20
 """Scratch memory of faiss on one device; its own default takes 1.5 GiB whatever the index."""
@@ -57,13 +58,19 @@ class Cloning:
     temp_bytes: int = TEMP_BYTES
 
 
+def engine_device(kind: str, device: str, gpu: bool) -> str:
+    """Where an evaluation that encodes on `device` searches an index of type `kind`: there too if `gpu`, as a worker does; a
+    graph, which workers on CUDA devices refuse, on cpu."""
+    return device if gpu and kind != HNSW else CPU
+
+
 def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Sequence[Memory]) -> Cloning:
     """How to put an index of `part_bytes` on `devices`. `kind` is its index type.
 
     Raises `DeviceUnavailable` where faiss has no such index on GPUs, or a share is larger than one of the devices, `DeviceFull`
     where that has no room now.
     """
-    if kind == "hnsw":
+    if kind == HNSW:
         raise DeviceUnavailable(
             f"the index {where} is a graph (hnsw), which faiss searches on cpu only: set index.gpu = false to keep it "
             "there, or build --type compact or flat"

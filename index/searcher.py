@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conf.settings import Settings
 from .effort import NEIGHBOURS, recall, true_neighbours
 from .encoder import load_index_encoder
-from .engine import AUTO, load_engine
+from .engine import load_engine
 from .index_types import HNSW
 from .manifest import FLAT
+from .placement import engine_device
 from .store import Index
 
 _BLOCK_ROWS = 8_192
@@ -21,17 +23,23 @@ Blocks = Callable[[], Iterator[NDArray[np.float32]]]
 
 class Searcher:
     """(queries, top_k) -> (passage id, score) of each query's results; and, of an index that is not flat, how much was found of
-    what an exact search over its stored rows finds. Raises as `load_index_encoder` and `load_engine`."""
+    what an exact search over its stored rows finds. The index stands where a worker with these `settings` on `device` has it; one
+    that no CUDA device searches, on cpu. Raises as `load_index_encoder` and `load_engine`."""
 
-    def __init__(
-        self, index: Index, device: str = "cpu", dtype: str = "auto", model: str = "", engine: str = AUTO, backend: str = "auto"
-    ) -> None:
+    def __init__(self, index: Index, device: str, settings: Settings) -> None:
         self._index = index
-        self._encoder = load_index_encoder(index.manifest, device, dtype, model, backend=backend)
-        self._engine = load_engine(index, self._encoder.device, engine)
+        worker, how = settings.worker, settings.index
+        self._encoder = load_index_encoder(index.manifest, device, worker.dtype, worker.model, backend=worker.backend)
+        where = engine_device(index.manifest.type, self._encoder.device, how.gpu)
+        self._engine = load_engine(index, where, how.engine, how.gpus_per_worker)
         self._blocks = stored_blocks(index)
         self._encoded: dict[tuple[str, ...], NDArray[np.float32]] = {}
         self._recalls: list[tuple[int, float]] = []
+
+    @property
+    def devices(self) -> tuple[str, str]:
+        """Where texts are encoded, and where the index is searched."""
+        return self._encoder.device, self._engine.device
 
     def __call__(self, queries: list[str], top_k: int) -> list[list[tuple[str, float]]]:
         vectors = self._vectors(tuple(queries))

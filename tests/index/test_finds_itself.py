@@ -74,6 +74,12 @@ def test_more_equal_passages_than_are_looked_at_are_no_damage(build: Callable[..
     assert "'id600' finds itself" in verify_search(build(rows, type_)).found
 
 
+@pytest.mark.parametrize("type_", [FLAT, *KEPT])
+def test_it_is_searched_for_on_cpu_wherever_it_is_encoded(build: Callable[..., Index], type_: str) -> None:
+    """No device has that number: what looked for the index there would fail."""
+    assert "finds itself" in verify_search(build(scattered(600), type_), device="cuda:99").found
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_codes_that_do_not_tell_neighbours_apart_are_no_damage(build: Callable[..., Index], size: int) -> None:
     verify_search(build(scattered(4_000), "compact", bytes_per_vector=size, refine=False))

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hashing_encoder import HashingEncoder
 from ragpool.index import build as builder
-from ragpool.index import index_types
-from ragpool.index.build import Built
+from ragpool.index import index_types, searcher
+from ragpool.index.build import BuildOptions, Built
 from ragpool.index.cli import main
 from ragpool.index.cli_text import Progress, progress_line
 from ragpool.index.manifest import MANIFEST_NAME, read_manifest
@@ -191,6 +192,36 @@ def test_eval_of_an_index(small: Built, tmp_path: Path) -> None:
     assert "MRR@10     1.0000" in shown.stdout
     qrels.write_text("x\thamlet\t1\n")
     assert "no query of" in failed(run("eval", small.path, "--queries", queries, "--qrels", qrels))
+
+
+class FarEncoder(HashingEncoder):
+    """Encodes as if it stood on a device with a number that none has."""
+
+    device = "cuda:99"
+
+
+@pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize(
+    ("type_", "gpu", "said"),
+    [
+        ("hnsw", "true", "encoding on cuda:99, searching on cpu: no CUDA device searches the type hnsw"),
+        ("flat", "false", "encoding on cuda:99, searching on cpu: index.gpu is false"),
+        ("flat", "true", "rag-index: there is no device cuda:99 here"),
+    ],
+)
+def test_eval_searches_where_a_worker_would_and_graphs_on_cpu(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: str, gpu: str, said: str
+) -> None:
+    built = run("build", jsonl(ROWS), "--out", tmp_path / "out", "--device", "cpu", "--type", type_)
+    assert built.exit_code == 0, built.output
+    monkeypatch.setattr(searcher, "load_index_encoder", lambda *args, **kwargs: FarEncoder(BuildOptions()))
+    monkeypatch.setenv("RAGPOOL_INDEX__GPU", gpu)
+    (tmp_path / "q.jsonl").write_text(json.dumps({"_id": "q", "text": "t text 3"}) + "\n")
+    (tmp_path / "r.tsv").write_text("q\t3\t1\n")
+    result = run("eval", tmp_path / "out", "--queries", tmp_path / "q.jsonl", "--qrels", tmp_path / "r.tsv", "-k", "1", "--json")
+    assert said in result.stderr
+    assert result.exit_code == (2 if said.startswith("rag-index") else 0)
+    assert result.exit_code or json.loads(result.stdout)["recall@1"] == 1.0
 
 
 def test_eval_of_a_pool_that_is_not_there(tmp_path: Path) -> None:
