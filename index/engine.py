@@ -21,10 +21,12 @@ FLOAT16_NORM_MAX = 60_000.0
 
 
 class Engine(Protocol):
-    """Searches `count` rows of `dim` values on `device`. `one_at_a_time`: threads that search must take turns, since the
-    effort of a search or scratch memory on the device is for one."""
+    """Searches `count` rows of `dim` values on `device`. `exact`: the first rows of a search for more are those of a search for
+    fewer; other engines look further for more, and may find others. `one_at_a_time`: threads that search must take turns, since
+    the effort of a search or scratch memory on the device is for one."""
 
     name: str
+    exact: bool
     one_at_a_time: bool
     device: str
     count: int

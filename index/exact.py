@@ -37,6 +37,7 @@ class ExactEngine:
     """Inner products over `full` float32 (count, dim), on any device, with `product` on the one that multiplies."""
 
     name = "exact"
+    exact = True
     one_at_a_time = False
 
     def __init__(self, full: torch.Tensor, product: Product, norms: HalfNorms, alone: Product | None = None) -> None:

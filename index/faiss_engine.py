@@ -40,6 +40,7 @@ class FaissPartEngine:
     """
 
     name = "faiss"
+    exact = False
     one_at_a_time = True
 
     def __init__(

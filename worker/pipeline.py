@@ -187,18 +187,18 @@ class Pipeline:
         return Encodings(prepared.place, np.concatenate(vectors) if vectors else empty, tokens, truncated)
 
     def _search(self, jobs: Sequence[Job], encodings: Encodings) -> dict[bytes, list[tuple[Floats, NDArray[np.int64]]]]:
-        """One product for the whole batch, with the largest top_k; each job gets its own rows of it, cut to its top_k."""
-        if not jobs:
-            return {}
-        blocks = [_rows(job) if job.work.vectors else encodings.vectors[encodings.places(job)] for job in jobs]
-        with self._searching:
-            scores, rows = self._engine.search(np.concatenate(blocks), max(job.request.top_k for job in jobs))
+        """One product for the whole batch, with the largest top_k; each job gets its own rows of it, cut to its top_k. An engine
+        that looks further for more searches once for each top_k: no answer depends on how much is asked for beside it."""
         found = {}
-        start = 0
-        for job, block in zip(jobs, blocks, strict=True):
-            k = job.request.top_k
-            found[job.request.id] = [_found(scores[i, :k], rows[i, :k]) for i in range(start, start + len(block))]
-            start += len(block)
+        for k_max, some in _searched_together(jobs, self._engine.exact):
+            blocks = [_rows(job) if job.work.vectors else encodings.vectors[encodings.places(job)] for job in some]
+            with self._searching:
+                scores, rows = self._engine.search(np.concatenate(blocks), k_max)
+            start = 0
+            for job, block in zip(some, blocks, strict=True):
+                k = job.request.top_k
+                found[job.request.id] = [_found(scores[i, :k], rows[i, :k]) for i in range(start, start + len(block))]
+                start += len(block)
         return found
 
     def _body(self, job: Job, encodings: Encodings, found: Sequence[tuple[Floats, NDArray[np.int64]]]) -> bytes:
@@ -224,6 +224,16 @@ class Pipeline:
             truncated=tuple(position for position, i in enumerate(places) if encodings.truncated[i]),
             body=body,
         )
+
+
+def _searched_together(jobs: Sequence[Job], exact: bool) -> list[tuple[int, list[Job]]]:
+    """(k, the jobs of one search for so many)."""
+    if exact and jobs:
+        return [(max(job.request.top_k for job in jobs), list(jobs))]
+    by_k: dict[int, list[Job]] = {}
+    for job in jobs:
+        by_k.setdefault(job.request.top_k, []).append(job)
+    return list(by_k.items())
 
 
 def _keys(job: Job) -> list[Key]:

@@ -43,7 +43,7 @@ class LengthEncoder:
 class RowEngine:
     """Row r scores x - r for a query (x, y)."""
 
-    name, device, dim, count, one_at_a_time = "rows", "cpu", 2, 6, False
+    name, device, dim, count, exact, one_at_a_time = "rows", "cpu", 2, 6, True, False
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.tile(np.arange(min(k, self.count)), (len(queries), 1))
@@ -86,6 +86,32 @@ def test_each_request_gets_its_own_rows_cut_to_its_top_k(pipeline: Pipeline) -> 
     assert ids_and_scores(answers[2]) == [[("p0", 2.0), ("p1", 1.0), ("p2", 0.0)]]
     assert answers[1].index_version == "v1"
     assert set(answers[1].timings_ms) == {"tokenize", "encode", "search", "fetch"}
+
+
+class DeepEngine(RowEngine):
+    """A search for k results looks no further than row k, and the last of those it finds are the best."""
+
+    exact = False
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        scores, rows = super().search(queries, k)
+        return scores, rows[:, ::-1]
+
+
+def test_answers_of_an_engine_that_looks_further_for_more_do_not_depend_on_what_is_asked_beside(encoder: LengthEncoder) -> None:
+    pipeline = Pipeline(encoder, DeepEngine(), Shelf(), "v1")
+    vectors = np.array([[7, 0]], "<f4").tobytes()
+    jobs = [
+        search(1, "a", "bbb", top_k=1),
+        search(2, "cc", top_k=3),
+        Job(Request(b"\3" * 16, SEARCH_VECTOR, 1, 1), bodies.Work(vectors=vectors, dim=2)),
+        search(4, "dddd", top_k=3),
+    ]
+    together = by_id(pipeline.run(jobs, Limits()))
+    alone = {job.request.id[0]: ids_and_scores(answer) for job in jobs for answer in pipeline.run([job], Limits())}
+    assert {number: ids_and_scores(answer) for number, answer in together.items()} == alone
+    assert alone[1] == [[("p0", 1.0)], [("p0", 3.0)]]
+    assert [p for p, _ in alone[4][0]] == ["p2", "p1", "p0"]
 
 
 def test_identical_texts_are_encoded_once(pipeline: Pipeline, encoder: LengthEncoder) -> None:
