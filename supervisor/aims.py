@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from .process import ChildSpec
 
@@ -22,3 +22,14 @@ class Aim:
 
 MakeSpec = Callable[[int, Aim], ChildSpec]
 """The worker of a slot that serves this."""
+
+
+def pinned(wanted: Aim, running: Sequence[tuple[Aim, str]]) -> Aim:
+    """`wanted` with a version that its processes serve, of all `running` ones (aim, version that they loaded); as it is where
+    none of them has loaded any.
+
+    A version that was wanted, and that none of them found, is gone: what came in its place is what a respawn must take, or it
+    would open whatever the folder holds by then.
+    """
+    served = [version for aim, version in running if aim.number == wanted.number and version]
+    return replace(wanted, version=served[0]) if served and wanted.version not in served else wanted

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 
 from ..wire import messages
-from .aims import Aim, MakeSpec
+from .aims import Aim, MakeSpec, pinned
 from .exits import AGAIN, CONFIGURATION, DISMISSED, OURS, EndRecord, lacked_room, last_line
 from .fleet import Fleet
 from .journal import Journal
@@ -114,18 +114,17 @@ class Swap:
     # ---- the slots --------------------------------------------------------------------------------------------------
 
     def _pin(self) -> None:
-        """Once somebody serves, its version is the wanted one, whatever the folder holds later."""
-        if self.wanted.version:
+        """Once somebody serves, its version is the wanted one, whatever the folder holds later. While a rollout goes on it is for
+        that to say what is wanted."""
+        if self._is_active():
             return
-        for slot in self._fleet.workers:
-            if (
-                slot.policy.state == RUNNING
-                and slot.version
-                and slot.serves is not None
-                and slot.serves.number == self.wanted.number
-            ):
-                self._want(replace(self.wanted, version=slot.version))
-                return
+        running = [slot for slot in self._fleet.workers if slot.policy.state == RUNNING]
+        aim = pinned(self.wanted, [(slot.serves, slot.version) for slot in running if slot.serves is not None])
+        if aim != self.wanted:
+            if self.wanted.version:
+                was = f"version {self.wanted.version} of {aim.folder or 'the index'} was gone"
+                self._journal.warn(f"{was}: version {aim.version}, which is served, is wanted from now on")
+            self._want(aim)
 
     def _places(self) -> list[Place]:
         leaving = {slot.spec.slot for slot in self._fleet.retiring}

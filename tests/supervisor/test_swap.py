@@ -47,6 +47,17 @@ def test_a_reload_replaces_all_and_respawns_take_the_new_version(pool, wait_for,
     assert len(pool.processes()) == 4, "nothing of the old version is left"
 
 
+def test_a_version_that_was_gone_when_the_pool_came_up_is_not_asked_for_again(pool, wait_for):
+    """The parent wants version 1; its workers find version 2."""
+    pool.start(("serve_version 2", "serve_version 2")).ready()
+    wait_for(lambda: "version 1 of " in pool.journal(), what="a word of it")
+    assert "was gone: version 2, which is served, is wanted from now on" in pool.journal()
+    pool.command(("restart", ""))
+    done = rollout(pool, wait_for, state="done", kind="restart")
+    assert (done["before"], done["after"]) == ("2", "2")
+    assert pool.journal().count("is wanted from now on") == 1
+
+
 def test_old_and_new_stand_beside_each_other_and_only_then_the_old_one_leaves(pool, wait_for, short_dir):
     pool.start(("serve_version 1",)).ready()
     pool.command(("reload", index(short_dir, "load_for_ever")))
