@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +101,15 @@ def known_prefixes(model: str, folder: str | os.PathLike[str] | None = None) -> 
     return Prefixes()
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+def hash_file(path: Path, goes_on: Callable[[], None] | None = None) -> str:
+    """SHA-256 of a file, read in pieces of 1 MiB; `goes_on` is called after each."""
     hashed = hashlib.sha256()
     piece = memoryview(bytearray(1 << 20))
     with open(path, "rb", buffering=0) as file:
         while read := file.readinto(piece):
             hashed.update(piece[:read])
+            if goes_on is not None:
+                goes_on()
     return hashed.hexdigest()
 
 

@@ -103,14 +103,15 @@ class Fleet:
         """Whether each process gets anywhere. One that does not is ended."""
         if now < self._looked_at + LOOK_S:
             return
-        pause_s = now - self._looked_at if self._looked_at and now - self._looked_at > PAUSE_S else 0.0
+        since_s = now - self._looked_at if self._looked_at else 0.0
         self._looked_at = now
         self._link.ask()
         for slot in self.slots:
             if slot.child is None:
                 continue
-            held_up_s = pause_s or (LOOK_S if slot.watch.stopped or slot.watch.traced else 0.0)
-            slot.started_at += min(held_up_s, now - slot.started_at)
+            watch = slot.watch
+            if since_s > PAUSE_S or watch.stopped or watch.traced or watch.hashes:  # none of that is loading
+                slot.started_at += min(since_s, now - slot.started_at)
             slot.child.log.bound()
             if self._memory is not None and slot.on_cuda:
                 slot.reading = self._memory.reading(slot.spec.device) or slot.reading

@@ -54,6 +54,8 @@ class Watch:
         self.stopped = False
         self.stopped_s = 0.0
         self.traced = False
+        self.hashes = False
+        """It loads, and has stamped since the last look that it goes on hashing files."""
         self._looked_at = now
         self._watched = 0.0
         self._beat = 0
@@ -62,7 +64,8 @@ class Watch:
         self._batch_since = 0.0
 
     def look(self, look: Look, now: float, *, loading: bool = False) -> Verdict | None:
-        """What this look says. While it loads only a stop is judged: imports hold the interpreter for as long as they like."""
+        """What this look says. While it loads only a stop is judged: imports hold the interpreter for as long as they like; and
+        no requests run, so that what is stamped is the hashing of files."""
         step = max(0.0, min(now - self._looked_at, 2 * LOOK_S))
         self._looked_at = now
         still_stopped = self.stopped and look.process == STOPPED and look.beat == self._beat
@@ -70,6 +73,7 @@ class Watch:
         self.stopped, self.traced = look.process == STOPPED, look.process == TRACED
         if not self.stopped and not self.traced:
             self._watched += step
+        self.hashes = loading and look.batch not in (0, self._batch)
         if loading or look.beat != self._beat:
             self._beat, self._beat_since = look.beat, self._watched
         if look.batch != self._batch:
@@ -97,4 +101,6 @@ class Watch:
         """What is unusual about it, for the status; empty where nothing is."""
         if self.traced:
             return "held by a debugger"
-        return "stopped by a signal" if self.stopped else ""
+        if self.stopped:
+            return "stopped by a signal"
+        return "hashes the files of its index, once on this host" if self.hashes else ""

@@ -16,6 +16,7 @@ from ..index.calibration import Choice
 from ..wire.bodies import Work
 from ..wire.errors import RagpoolError
 from ..wire.messages import SEARCH, Failure, Limits, Register, Request
+from ..wire.progress import ProgressWriter
 from .batcher import Budget, Job
 from .owner import Loaded
 from .pipeline import Pipeline
@@ -32,20 +33,25 @@ WARM_UP = "what is the first question"
 log = logging.getLogger(__name__)
 
 
-def loader(settings: Settings, device: str, info: Register, version: str) -> Callable[[], Loaded]:
+def loader(settings: Settings, device: str, info: Register, version: str, progress: ProgressWriter) -> Callable[[], Loaded]:
     """What the device thread runs first. It raises `ConfigurationError` for what only the operator can mend."""
-    return lambda: load(settings, device, info, version)
+    return lambda: load(settings, device, info, version, progress)
 
 
-def load(settings: Settings, device: str, info: Register, version: str = "") -> Loaded:
-    """Index, model and engine on `device`, and proof that they answer. `version`: the one wanted, if it is still there."""
+def load(settings: Settings, device: str, info: Register, version: str, progress: ProgressWriter) -> Loaded:
+    """Index, model and engine on `device`, and proof that they answer. `version`: the one wanted, if it is still there.
+
+    While files are hashed for the first time on this host, which takes as long as they are large, `progress` is stamped again
+    and again: the supervisor does not count that time as loading.
+    """
     began = time.monotonic()
     from ..index.store import open_index, open_version
     from ..index.verify import verify_once
 
     check_honoured(settings)
     index = open_version(settings.index.path, version) if version else open_index(settings.index.path)
-    verify_once(index)
+    verify_once(index, goes_on=lambda: progress.start(time.monotonic_ns(), ()))
+    progress.clear()
     if version and index.version != version:
         log.warning("version %s of the index %s is gone; this worker serves %s", version, settings.index.path, index.version)
 

@@ -57,7 +57,7 @@ def run_worker(
         if ready_fd is not None:
             os.write(ready_fd, loaded.index_version.encode())
 
-    load = loader(settings, device, info, index_version)
+    load = loader(settings, device, info, index_version, progress.ProgressWriter(buffer))
     loop = Loop(backend, info, settings.broker.heartbeat_interval_s, buffer, load, on_loaded)
     ended = loop.run()
     if ended.sentence:

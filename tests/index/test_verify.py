@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from ragpool.index.checks import verify_all, verify_passages, verify_search, ver
 from ragpool.index.errors import IndexDamaged
 from ragpool.index.manifest import MANIFEST_NAME, read_manifest
 from ragpool.index.store import open_index
-from ragpool.index.verify import REMEMBERED, verify_files, verify_once
+from ragpool.index.verify import HASHING_LOCK, REMEMBERED, verify_files, verify_once
 
 
 @pytest.fixture
@@ -82,6 +83,63 @@ def test_checksums_are_taken_once(copied: Path, tmp_path: Path) -> None:
     assert not verify_once(index, cache)
     assert not verify_once(open_index(copied), cache)
     assert len(json.loads((cache / REMEMBERED).read_text())) == 5
+
+
+def remembered(cache: Path) -> int:
+    return len(json.loads((cache / REMEMBERED).read_text())) if (cache / REMEMBERED).exists() else 0
+
+
+class Stopped(Exception):
+    """Whoever hashed was ended."""
+
+
+def test_who_is_stopped_on_the_way_leaves_only_the_rest_to_the_next(copied: Path, tmp_path: Path) -> None:
+    cache, hashed = tmp_path / "cache", []
+
+    def goes_on() -> None:
+        hashed.append(remembered(cache))
+        if hashed[-1] == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        verify_once(open_index(copied), cache, goes_on)
+    assert hashed == [0, 1, 2], "each file is remembered as soon as it was hashed"
+    hashed.clear()
+    assert verify_once(open_index(copied), cache, lambda: hashed.append(remembered(cache)))
+    assert hashed == [2, 3, 4]
+    assert not verify_once(open_index(copied), cache)
+
+
+def test_what_verify_has_hashed_no_worker_hashes_again(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    verify_all(copied)
+    assert not verify_once(open_index(copied))
+    verify_all(copied)
+    assert remembered(tmp_path / "xdg" / "ragpool") == 5
+
+
+def test_a_damaged_file_is_not_remembered_and_whole_ones_are(copied: Path, tmp_path: Path) -> None:
+    files = list(read_manifest(copied).files.values())
+    flip(copied / files[2].name, 1)
+    with pytest.raises(IndexDamaged):
+        verify_files(open_index(copied), tmp_path)
+    assert remembered(tmp_path) == 2
+
+
+@pytest.mark.process
+def test_who_waits_for_another_says_that_it_goes_on(copied: Path, tmp_path: Path) -> None:
+    waited = []
+    with open(tmp_path / HASHING_LOCK, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def goes_on() -> None:
+            waited.append(remembered(tmp_path))
+            if len(waited) == 3:
+                fcntl.flock(other, fcntl.LOCK_UN)
+
+        assert verify_once(open_index(copied), tmp_path, goes_on)
+    assert waited[:3] == [0, 0, 0]
+    assert len(waited) == 3 + 5
 
 
 def test_a_file_that_changed_is_hashed_again(copied: Path, tmp_path: Path) -> None:

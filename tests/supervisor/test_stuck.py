@@ -29,6 +29,14 @@ def test_a_worker_that_holds_the_interpreter_is_ended_with_its_stack(pool):
     assert "in hold_gil" in end["stack"]
 
 
+def test_hashing_does_not_count_as_loading_for_as_long_as_it_goes_on(pool, wait_for):
+    pool.start(("hash_then_serve 6", "hash_for_ever"), load_timeout_s=2.0, restarts_max=0)
+    wait_for(lambda: pool.slot(0)["detail"] == "hashes the files of its index, once on this host")
+    end = pool.until_slot(1, state="quarantined")["last_exit"]
+    assert (end["reason"], end["running"]) == ("did not get ready in time", [])
+    assert pool.until_slot(0, state="running")["exits"] == []
+
+
 def test_one_that_survives_sigabrt_is_killed(pool):
     pool.start(("ignore_abort", "beat"), stuck_min_s=1.0, restarts_max=0)
     end = pool.until_slot(0, seconds=20, state="quarantined")["last_exit"]

@@ -102,3 +102,13 @@ def test_it_says_what_is_unusual():
         watch.look(Look(beat=1, process=process), 1.0)
         told.append(watch.detail())
     assert told == ["", "stopped by a signal", "", "held by a debugger", ""]
+
+
+def test_a_process_that_loads_and_stamps_again_and_again_hashes():
+    watch = Watch(WatchRules(), 0.0)
+    looks = [(0, True), (5, True), (6, True), (6, True), (7, True), (0, True), (8, False)]
+    seen = []
+    for turn, (batch, loading) in enumerate(looks):
+        watch.look(Look(beat=1, batch=batch, process="R"), LOOK_S * turn, loading=loading)
+        seen.append(watch.hashes)
+    assert seen == [False, True, True, False, True, False, False]

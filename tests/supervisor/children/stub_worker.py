@@ -152,6 +152,24 @@ def beat(given: argparse.Namespace) -> None:
         writer.clear()
 
 
+def hash_then_serve(given: argparse.Namespace) -> None:
+    """Stamps again and again for some seconds while it loads, as one does that hashes the files of a large index."""
+    shared = mmap.mmap(given.progress_fd, SIZE)
+    writer = ProgressWriter(shared)
+    until = time.monotonic() + float(given.argument)
+    while time.monotonic() < until:
+        writer.start(time.monotonic_ns(), ())
+        time.sleep(0.01)
+    writer.clear()
+    serve(given)
+
+
+def hash_for_ever(given: argparse.Namespace) -> None:
+    """Stamps once, and then nothing more comes of its disk."""
+    ProgressWriter(mmap.mmap(given.progress_fd, SIZE)).start(time.monotonic_ns(), ())
+    time.sleep(600)
+
+
 def tell_previous(given: argparse.Namespace) -> None:
     """Says how those before it ended, and fails the first time."""
     line = socket.socket(fileno=os.dup(given.ready_fd))
