@@ -7,7 +7,7 @@ which document it is from.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,14 @@ def pieces_of(document: Passage, cut: Cut) -> Iterator[tuple[int, Passage]]:
     metadata = {**document.metadata, DOCUMENT: document.id}
     for number, (start, text) in enumerate(pieces, start=1):
         yield start, replace(document, id=f"{document.id}#{number}", text=text, metadata=metadata)
+
+
+def document_of(passage_id: str, metadata: Mapping[str, object]) -> str:
+    """The id of the document that a passage is a piece of; its own where it is none."""
+    document = metadata.get(DOCUMENT)
+    if isinstance(document, str) and passage_id.startswith(f"{document}#") and passage_id[len(document) + 1 :].isdecimal():
+        return document
+    return passage_id
 
 
 def _tokenizer(model_folder: str) -> Any:

@@ -11,9 +11,10 @@ from ..conf.settings import ConfigurationError, Settings
 from . import cli_text
 from .cli_base import config_option, device_option, directory_of, json_option, model_option, settings_from
 from .evaluate import DEFAULT_KS, Search, evaluate_search
-from .judgements import read_qrels, read_queries
+from .judgements import JudgedNames, read_qrels, read_queries
 
 BROKER_TIMEOUT_S = 600.0
+BY_DOCUMENT = "by document"
 AGAINST_EXACT = "recall@10 against exact"
 
 
@@ -43,7 +44,8 @@ def evaluate_command(
     as_json: bool,
 ) -> None:
     """Measure nDCG@k, recall@k and MRR@10, in the meaning of trec_eval, each of a search for k results; of an index that is not
-    flat also recall@10 against an exact search over its rows.
+    flat also recall@10 against an exact search over its rows. Passages of longer documents are judged by document, unless the
+    judgements name them: each counts once, by its best passage.
 
     \b
     Examples:
@@ -61,31 +63,37 @@ def evaluate_command(
         with cli_text.progress() as progress:
             return evaluate_search(search, judged, qrels, ks, lambda done, of: progress("searching", done, of))
 
-    found = _through_broker(broker, measured) if broker else _in_process(settings, device, measured)
+    names = JudgedNames(qrels)
+    found = _through_broker(broker, names, measured) if broker else _in_process(settings, device, names, measured)
     missing = len(qrels) - len(judged)
     if missing:
         click.echo(f"warning: {missing} judged queries are not in {queries_file}", err=True)
     if as_json:
-        click.echo(json.dumps({"queries": len(judged), **found}, indent=2))
+        click.echo(json.dumps({"queries": len(judged), **found, **({BY_DOCUMENT: True} if names.pieces else {})}, indent=2))
     else:
-        click.echo(cli_text.measures(found, ks) + f"\n{len(judged):,} queries")
+        how = ", judged by document: each counts once, by its best passage" if names.pieces else ""
+        click.echo(cli_text.measures(found, ks) + f"\n{len(judged):,} queries{how}")
 
 
-def _through_broker(url: str, measured: Callable[[Search], dict[str, float]]) -> dict[str, float]:
+def _through_broker(url: str, names: JudgedNames, measured: Callable[[Search], dict[str, float]]) -> dict[str, float]:
     from ..client import Client
 
     with Client(url, timeout=BROKER_TIMEOUT_S) as client:
         return measured(
-            lambda queries, top_k: [[(hit.id, hit.score) for hit in hits] for hits in client.search_many(queries, top_k=top_k)]
+            lambda queries, top_k: [
+                [(names(hit.id, hit.metadata), hit.score) for hit in hits] for hits in client.search_many(queries, top_k=top_k)
+            ]
         )
 
 
-def _in_process(settings: Settings, device: str, measured: Callable[[Search], dict[str, float]]) -> dict[str, float]:
+def _in_process(
+    settings: Settings, device: str, names: JudgedNames, measured: Callable[[Search], dict[str, float]]
+) -> dict[str, float]:
     from .searcher import Searcher
     from .store import open_index
 
     with open_index(directory_of(settings)) as index:
-        searcher = Searcher(index, device, settings)
+        searcher = Searcher(index, device, settings, names)
         encodes, searches = searcher.devices
         if searches != encodes:
             why = "index.gpu is false" if not settings.index.gpu else f"no CUDA device searches the type {index.manifest.type}"

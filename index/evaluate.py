@@ -2,7 +2,7 @@
 
 As trec_eval does, results are ordered by score, equal scores by passage id from the last to the first; gain is the grade,
 discount log2(rank + 1) (Järvelin and Kekäläinen 2002, as computed by `ndcg_cut`); means are over all judged queries that were
-searched.
+searched. What was found by several passages counts once, by the best of them (MaxP: Dai and Callan 2019).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from .judgements import Qrels
 
 Run = Mapping[str, Sequence[tuple[str, float]]]
-"""Query id -> (passage id, score) of its results."""
+"""Query id -> (id, score) of its results, ids as judgements name them: one may stand there for several passages."""
 
 Search = Callable[[list[str], int], list[list[tuple[str, float]]]]
-"""(queries, top_k) -> (passage id, score) of the results of each."""
+"""(queries, top_k) -> (id, score) of the results of each."""
 
 DEFAULT_KS = (1, 5, 10, 100)
 MRR_DEPTH = 10
@@ -95,7 +95,10 @@ def run_queries(
 
 
 def _grades(results: Sequence[tuple[str, float]], judged: Mapping[str, int]) -> list[int]:
-    by_id = sorted(results, key=lambda result: result[0], reverse=True)
+    best: dict[str, float] = {}
+    for id_, score in results:
+        best[id_] = max(score, best.get(id_, score))
+    by_id = sorted(best.items(), reverse=True)
     ordered = sorted(by_id, key=lambda result: -result[1])
     return [judged.get(id_, 0) for id_, _ in ordered]
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from .chunks import document_of
 from .errors import ConfigurationError, CorpusError
 from .lines import decode_line, read_lines
 
@@ -58,6 +59,22 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     if not qrels:
         raise ConfigurationError(f"the file {file} holds no judgement")
     return qrels
+
+
+class JudgedNames:
+    """(passage id, metadata) -> the id by which `qrels` judge it: that of its document where it is a piece of one, and no
+    judgement names the piece itself. `pieces`: how many were judged so."""
+
+    def __init__(self, qrels: Qrels) -> None:
+        self.pieces = 0
+        self._judged = frozenset(id_ for grades in qrels.values() for id_ in grades)
+
+    def __call__(self, passage_id: str, metadata: Mapping[str, object]) -> str:
+        document = document_of(passage_id, metadata)
+        if document == passage_id or passage_id in self._judged:
+            return passage_id
+        self.pieces += 1
+        return document
 
 
 def _there(path: str | os.PathLike[str]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,21 @@ from .store import Index
 
 _BLOCK_ROWS = 8_192
 
+Named = Callable[[str, Mapping[str, object]], str]
 Blocks = Callable[[], Iterator[NDArray[np.float32]]]
 
 
 class Searcher:
-    """(queries, top_k) -> (passage id, score) of each query's results; and, of an index that is not flat, how much was found of
-    what an exact search over its stored rows finds. The index stands where a worker with these `settings` on `device` has it; one
-    that no CUDA device searches, on cpu. Raises as `load_index_encoder` and `load_engine`."""
+    """(queries, top_k) -> (id, score) of each query's results, ids as `named` by id and metadata of a passage.
 
-    def __init__(self, index: Index, device: str, settings: Settings) -> None:
+    Of an index that is not flat also how much was found of what an exact search over its stored rows finds. The index stands
+    where a worker with these `settings` on `device` has it; one that no CUDA device searches, on cpu. Raises as
+    `load_index_encoder` and `load_engine`.
+    """
+
+    def __init__(self, index: Index, device: str, settings: Settings, named: Named) -> None:
         self._index = index
+        self._named = named
         worker, how = settings.worker, settings.index
         self._encoder = load_index_encoder(index.manifest, device, worker.dtype, worker.model, backend=worker.backend)
         where = engine_device(index.manifest.type, self._encoder.device, how.gpu)
@@ -48,9 +53,13 @@ class Searcher:
             truth = true_neighbours(self._blocks(), vectors, np.full(len(vectors), -1), min(NEIGHBOURS, self._index.count))
             self._recalls.append((len(vectors), recall(rows.tolist(), truth)))
         return [
-            [(str(self._index.passages.get(row)["id"]), score) for row, score in zip(found, values, strict=True) if row >= 0]
+            [(self._name(row), score) for row, score in zip(found, values, strict=True) if row >= 0]
             for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
+
+    def _name(self, row: int) -> str:
+        passage = self._index.passages.get(row)
+        return self._named(passage["id"], passage["metadata"])
 
     def _vectors(self, queries: tuple[str, ...]) -> NDArray[np.float32]:
         """Encoded once: the same queries are searched to several depths."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index.errors import CorpusError
 from ragpool.index.evaluate import evaluate, evaluate_search, run_queries
-from ragpool.index.judgements import read_qrels, read_queries
+from ragpool.index.judgements import JudgedNames, read_qrels, read_queries
 
 
 def ranking(*ids: str) -> list[tuple[str, float]]:
@@ -51,6 +51,32 @@ def test_equal_scores_are_ordered_by_id_from_the_last() -> None:
 
 def test_the_order_of_a_run_is_that_of_its_scores() -> None:
     assert evaluate({"q": [("a", 0.1), ("b", 0.9)]}, {"q": {"b": 1}}, [1])["nDCG@1"] == 1.0
+
+
+def test_what_several_passages_found_counts_once_by_the_best_of_them() -> None:
+    results = [("a", 0.9), ("b", 0.8), ("a", 0.7), ("b", 0.95), ("c", 0.6)]
+    found = evaluate({"q": results}, {"q": {"a": 1, "c": 1}}, [1, 2, 3])
+    assert (found["recall@1"], found["recall@2"], found["recall@3"]) == (0.0, 0.5, 1.0)
+    assert found["nDCG@3"] == pytest.approx((1 / log2(3) + 1 / log2(4)) / (1 + 1 / log2(3)))
+    assert found["MRR@10"] == 0.5
+
+
+def test_a_piece_is_judged_by_its_document_unless_judgements_name_it() -> None:
+    named = JudgedNames({"q": {"doc": 1, "whole#2": 1}, "r": {"split#3": 1}})
+    asked = [
+        ("doc#1", {"document": "doc"}),
+        ("a#b#12", {"document": "a#b"}),
+        ("split#3", {"document": "split"}),
+        ("split#4", {"document": "split"}),
+        ("whole#2", {}),
+        ("doc#1", {}),
+        ("doc#x", {"document": "doc"}),
+        ("other#1", {"document": "doc"}),
+        ("n#1", {"document": 1}),
+    ]
+    names = ["doc", "a#b", "split#3", "split", "whole#2", "doc#1", "doc#x", "other#1", "n#1"]
+    assert [named(*passage) for passage in asked] == names
+    assert named.pieces == 3
 
 
 def test_reciprocal_ranks_end_at_ten() -> None:

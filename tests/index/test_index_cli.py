@@ -224,6 +224,26 @@ def test_eval_searches_where_a_worker_would_and_graphs_on_cpu(
     assert result.exit_code or json.loads(result.stdout)["recall@1"] == 1.0
 
 
+@pytest.mark.usefixtures("hashing")
+def test_eval_judges_documents_that_were_cut_by_their_best_passage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The query is the second passage itself. No judgement has heard of passages."""
+    monkeypatch.setattr(searcher, "load_index_encoder", lambda *args, **kwargs: HashingEncoder(BuildOptions()))
+    (tmp_path / "corpus").mkdir()
+    for name in "abc":
+        paragraphs = (" ".join(f"{name}{part}{n}" for n in range(140)) for part in range(3))
+        (tmp_path / "corpus" / f"{name}.txt").write_text("\n\n".join(paragraphs))
+    assert run("build", tmp_path / "corpus", "--out", tmp_path / "out", "--device", "cpu").exit_code == 0
+    (tmp_path / "q.jsonl").write_text(json.dumps({"_id": "q", "text": "b " + " ".join(f"b1{n}" for n in range(140))}) + "\n")
+    asked = ("eval", tmp_path / "out", "--queries", tmp_path / "q.jsonl", "--qrels", tmp_path / "r.tsv", "-k", "1,9")
+    (tmp_path / "r.tsv").write_text("q\tb.txt\t1\n")
+    assert json.loads(run(*asked, "--json").stdout) == {
+        "queries": 1, "nDCG@1": 1.0, "nDCG@9": 1.0, "recall@1": 1.0, "recall@9": 1.0, "MRR@10": 1.0, "by document": True,
+    }  # fmt: skip
+    assert "1 queries, judged by document: each counts once, by its best passage" in run(*asked).stdout
+    (tmp_path / "r.tsv").write_text("q\tb.txt#1\t1\nq\tb.txt#2\t1\nq\tb.txt#3\t1\nq\ta.txt\t0\n")
+    assert json.loads(run(*asked, "--json").stdout)["recall@1"] == pytest.approx(1 / 3)
+
+
 def test_eval_of_a_pool_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"_id": "1", "text": "x"}\n')
     (tmp_path / "r.tsv").write_text("1\td\t1\n")
