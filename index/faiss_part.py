@@ -23,7 +23,7 @@ from .errors import ConfigurationError
 from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, innermost, lists_of, set_effort
 from .index_types import BLOCK_ROWS, HELD_OUT, HNSW_EF_CONSTRUCTION, Plan
 from .manifest import HalfNorms, SearchFacts
-from .vectors import PART, REFINE_DTYPE
+from .vectors import PART
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -78,25 +78,6 @@ def make_part(
         threads=threads,
         note=plan.note,
     )
-
-
-def write_float16(blocks: Iterator[Matrix], path: Path) -> HalfNorms:
-    """The rows in float16; bounds of their norms. Raises `ConfigurationError` for values that float16 cannot hold."""
-    half_max = error_max = full_max = 0.0
-    with open(path, "wb") as file:
-        for block in blocks:
-            with np.errstate(over="ignore"):
-                half = block.astype("<f2")
-            if not np.isfinite(half).all():
-                raise ConfigurationError("a vector has values beyond float16, which refinement keeps: build --type flat")
-            file.write(half.tobytes())
-            exact, rounded = block.astype(np.float64), half.astype(np.float64)
-            half_max, error_max, full_max = (
-                max(most, float(np.linalg.norm(rows, axis=1).max()))
-                for most, rows in ((half_max, rounded), (error_max, exact - rounded), (full_max, exact))
-            )
-    up = 1.0 + 1e-9
-    return HalfNorms(REFINE_DTYPE, half_max * up, error_max * up, full_max * up)
 
 
 def blocks_of(matrix: Matrix) -> Iterator[Matrix]:

@@ -80,8 +80,9 @@ def map_sealed(path: Path, expected: Trailer) -> NDArray[np.uint8]:
     with open(path, "rb") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.fstat(file.fileno()).st_size != _size(expected):
-            raise IndexDamaged(f"{path} has {os.fstat(file.fileno()).st_size} bytes and must have {_size(expected)}")
+        size, wanted = os.fstat(file.fileno()).st_size, sealed_size(expected.data_bytes)
+        if size != wanted:
+            raise IndexDamaged(f"{path} has {size} bytes and must have {wanted}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # keeps a duplicate of the descriptor, and so the lock
     if mapped[-_TRAILER.size :] != expected.pack():
         raise IndexDamaged(f"{path} does not end like a file of version {expected.version}: it was damaged or exchanged")
@@ -98,5 +99,6 @@ def is_free(path: Path) -> bool:
     return True
 
 
-def _size(trailer: Trailer) -> int:
-    return trailer.data_bytes + -trailer.data_bytes % ALIGNMENT + _TRAILER.size
+def sealed_size(data_bytes: int) -> int:
+    """Bytes of a file that ends in its trailer, with so many of data."""
+    return data_bytes + -data_bytes % ALIGNMENT + _TRAILER.size

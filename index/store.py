@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexDamaged, IndexUnusable
-from .manifest import FLAT, MANIFEST_NAME, FileEntry, Manifest, check_files, kept_name, parse_manifest, read_text
+from .manifest import FLAT, MANIFEST_NAME, Manifest, check_files, kept_name, parse_manifest, read_text
 from .passages import IDS, OFFSETS, ROWS, PassageStore
-from .sealed import ALIGNMENT, Trailer, map_sealed
+from .sealed import Trailer, map_sealed, sealed_size
 from .vectors import FULL, HALF, PART, REFINE, VectorRows
 
 _ATTEMPTS = 5
 """A new version may replace the old one between reading the manifest and mapping its files."""
-
-_TRAILER_BYTES = 64
 
 
 class PartRows:
@@ -157,7 +155,7 @@ def _map(folder: Path, text: str) -> Index:
 
     offsets = map_sealed(path(OFFSETS), trailer(OFFSETS, 1, 8 * (count + 1)))
     rows_bytes = int(offsets.view("<u8")[-1])
-    if not _could_hold(manifest.files[ROWS], rows_bytes):
+    if sealed_size(rows_bytes) != manifest.files[ROWS].size:
         raise IndexDamaged(f"the index {folder} is damaged: its offsets do not fit its rows")
     passages = PassageStore(
         map_sealed(path(ROWS), trailer(ROWS, 0, rows_bytes)), offsets, map_sealed(path(IDS), trailer(IDS, 2, 16 * count))
@@ -169,7 +167,3 @@ def _map(folder: Path, text: str) -> Index:
     part = map_sealed(path(PART), trailer(PART, 0, manifest.search.part_bytes))
     refine = map_sealed(path(REFINE), trailer(REFINE, dim, 2 * count * dim)) if REFINE in manifest.files else None
     return Index(folder, manifest, text, passages, None, PartRows(part, refine, count, dim))
-
-
-def _could_hold(entry: FileEntry, data_bytes: int) -> bool:
-    return data_bytes + -data_bytes % ALIGNMENT + _TRAILER_BYTES == entry.size

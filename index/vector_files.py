@@ -20,7 +20,7 @@ from .build_passages import Progress
 from .index_types import AUTO, COMPACT, HNSW, Plan, Shape, check_room, plan_index, size
 from .manifest import FLAT, HalfNorms, SearchFacts
 from .placement import memory_free
-from .vectors import FULL, HALF, PART, REFINE, EncodedRows, write_half
+from .vectors import FULL, HALF, HALF_DTYPE, PART, REFINE, REFINE_DTYPE, EncodedRows, write_rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,14 @@ def announce(plan: Plan, wanted: Wanted, count: int, dim: int, tell: Callable[[s
 def make_vector_files(rows: EncodedRows, plan: Plan, wanted: Wanted, folder: Path, progress: Progress) -> Made:
     """Makes the files of the plan in `folder`, where `rows` are the file `f32` already. Overwrites what is left there."""
     if plan.type == FLAT:
-        norms = write_half(rows, folder / HALF)
+        norms = write_rounded(rows, folder / HALF, HALF_DTYPE)
         return Made(FLAT, "Flat", norms, {FULL: rows.dim, HALF: rows.dim}, _measured_flat(rows, folder, norms, wanted))
-    from .faiss_part import NO_NORMS, make_part, write_float16
+    from .faiss_part import NO_NORMS, make_part
 
     search = make_part(rows.map(), plan, wanted.seed, wanted.threads, folder, progress)
     norms, widths = NO_NORMS, {PART: 0}
     if plan.refine:
-        norms, widths = write_float16(rows.blocks(), folder / REFINE), {PART: 0, REFINE: rows.dim}
+        norms, widths = write_rounded(rows, folder / REFINE, REFINE_DTYPE), {PART: 0, REFINE: rows.dim}
     return Made(plan.type, plan.factory, norms, widths, _measured_part(rows, folder, search, plan))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,22 +65,38 @@ class EncodedRows:
                 yield np.fromfile(file, dtype="<f4", count=rows * self.dim).reshape(rows, self.dim)
 
 
-def write_half(rows: EncodedRows, path: Path) -> HalfNorms:
-    """Writes the half-precision copies of `rows` to `path`; bounds over all of them.
+def write_rounded(rows: EncodedRows, path: Path, dtype: str) -> HalfNorms:
+    """Writes `rows` as `dtype`, HALF_DTYPE or REFINE_DTYPE, holds them to `path`; bounds of their norms, over all of them.
 
-    Raises `ModelUnusable` for a row that has none."""
+    Raises `ModelUnusable` for a value beyond `dtype`."""
     half_max = error_max = full_max = 0.0
     with open(path, "wb") as file:
         for full in rows.blocks():
-            half = to_bfloat16(full)
-            exact, rounded = full.astype(np.float64), from_bfloat16(half).astype(np.float64)
+            half, held = _ROUNDED[dtype](full)
+            exact, rounded = full.astype(np.float64), held.astype(np.float64)
             if not np.isfinite(rounded).all():
-                raise ModelUnusable("the model gives values that half precision cannot hold")
+                choice = ": build --type flat" if dtype == REFINE_DTYPE else ""
+                raise ModelUnusable(f"the model gives values that {dtype} cannot hold{choice}")
             file.write(half.tobytes())
             half_max = max(half_max, _largest_norm(rounded))
             error_max = max(error_max, _largest_norm(exact - rounded))
             full_max = max(full_max, _largest_norm(exact))
-    return HalfNorms(HALF_DTYPE, half_max * _ROUNDED_UP, error_max * _ROUNDED_UP, full_max * _ROUNDED_UP)
+    return HalfNorms(dtype, half_max * _ROUNDED_UP, error_max * _ROUNDED_UP, full_max * _ROUNDED_UP)
+
+
+def _bfloat16(full: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    bits = to_bfloat16(full)
+    return bits, from_bfloat16(bits)
+
+
+def _float16(full: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    with np.errstate(over="ignore"):
+        half = full.astype("<f2")
+    return half, half
+
+
+_ROUNDED = {HALF_DTYPE: _bfloat16, REFINE_DTYPE: _float16}
+"""(what is written, the values it stands for) of float32 rows."""
 
 
 class VectorRows:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ragpool.index.errors import ModelUnusable
-from ragpool.index.vectors import EncodedRows, VectorRows, from_bfloat16, to_bfloat16, write_half
+from ragpool.index.vectors import HALF_DTYPE, REFINE_DTYPE, EncodedRows, VectorRows, from_bfloat16, to_bfloat16, write_rounded
 
 LARGEST = 2.0**100
 rows = arrays.arrays(
@@ -31,7 +31,7 @@ def test_rows_come_back_and_norms_are_bounds(tmp_path: Path, chunks: list[np.nda
     written = np.concatenate(chunks)
     written.tofile(tmp_path / "f32")
     encoded = EncodedRows(tmp_path / "f32", len(written), 3)
-    norms = write_half(encoded, tmp_path / "bf16")
+    norms = write_rounded(encoded, tmp_path / "bf16", HALF_DTYPE)
     files = (np.fromfile(tmp_path / name, dtype=np.uint8) for name in ("f32", "bf16"))
     found = VectorRows(*files, len(written), 3)
     assert np.array_equal(encoded.map(), written)
@@ -50,7 +50,20 @@ def test_many_blocks_are_all_the_rows(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate(blocks), written)
 
 
-def test_values_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> None:
-    np.full((1, 3), 3.4e38, dtype=np.float32).tofile(tmp_path / "f32")
-    with pytest.raises(ModelUnusable, match="half precision cannot hold"):
-        write_half(EncodedRows(tmp_path / "f32", 1, 3), tmp_path / "bf16")
+@pytest.mark.parametrize(("dtype", "value"), [(HALF_DTYPE, 3.4e38), (REFINE_DTYPE, 65_520.0)])
+def test_values_that_half_precision_cannot_hold_are_refused(tmp_path: Path, dtype: str, value: float) -> None:
+    np.full((1, 3), value, dtype=np.float32).tofile(tmp_path / "f32")
+    with pytest.raises(ModelUnusable, match=f"values that {dtype} cannot hold"):
+        write_rounded(EncodedRows(tmp_path / "f32", 1, 3), tmp_path / "half", dtype)
+
+
+def test_float16_rows_are_those_of_numpy_and_their_norms_bounds(tmp_path: Path) -> None:
+    written = np.random.default_rng(1).standard_normal((500, 24), dtype=np.float32)
+    written.tofile(tmp_path / "f32")
+    norms = write_rounded(EncodedRows(tmp_path / "f32", 500, 24), tmp_path / "f16", REFINE_DTYPE)
+    found = np.fromfile(tmp_path / "f16", dtype="<f2").reshape(500, 24)
+    assert np.array_equal(found, written.astype(np.float16))
+    exact, half = written.astype(np.float64), found.astype(np.float64)
+    assert norms.dtype == REFINE_DTYPE
+    for bound, of in ((norms.full_max, exact), (norms.half_max, half), (norms.error_max, exact - half)):
+        assert np.linalg.norm(of, axis=1).max() <= bound <= np.linalg.norm(of, axis=1).max() * (1 + 1e-8)
