@@ -13,13 +13,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..conf.cores import thread_environment
 from .build_state import EncodedBy
+from .children import tied
 from .errors import ConfigurationError, EncodingFailed
 from .shards import Work, encode_shard
 
@@ -71,12 +71,9 @@ class EncoderProcess:
         self._torn = b""
         death_fd, self._life_fd = os.pipe()
         self.report_fd, report_fd = os.pipe()
-        safe = ["-P"] if sys.version_info >= (3, 11) else []
-        launcher = [sys.executable, *safe, "-m", f"{__package__.rpartition('.')[0]}.supervisor.child"]
-        tied = ["--parent", str(os.getpid()), "--death-fd", str(death_fd)]
         try:
             self.process = subprocess.Popen(
-                [*launcher, *tied, f"{__package__}.encode_main", str(report_fd)],
+                tied(death_fd, "encode_main", str(report_fd)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **thread_environment(threads), "TOKENIZERS_PARALLELISM": "true"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +69,26 @@ def shape_of(factory: str, dim: int) -> Shape:
         row_bytes += link_bytes(inner.nsg.R)
     codes = faiss.downcast_index(inner.storage) if graph else faiss.downcast_index(ivf) if ivf is not None else inner
     centroids = 1 << int(codes.pq.nbits) if hasattr(codes, "pq") else 1
-    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + centroids), lists, max(lists, centroids), graph)
+    least = max(lists, centroids, _rows_to_turn(faiss, index), dim if hasattr(codes, "rq") else 1)
+    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + centroids), lists, least, graph)
+
+
+def _rows_to_turn(faiss: Any, index: Any) -> int:
+    """The fewest rows that the transforms before an index are trained with: with fewer faiss' OPQ writes beyond its memory, and
+    a PCA has not so many values to give."""
+    index, least = faiss.downcast_index(index), 0
+    while isinstance(index, (faiss.IndexPreTransform, faiss.IndexRefine)):
+        if isinstance(index, faiss.IndexRefine):
+            index = faiss.downcast_index(index.base_index)
+            continue
+        for number in range(index.chain.size()):
+            turn = faiss.downcast_VectorTransform(index.chain.at(number))
+            if isinstance(turn, (faiss.OPQMatrix, faiss.ITQTransform)):
+                least = max(least, turn.d_in, turn.d_out)
+            elif isinstance(turn, faiss.PCAMatrix):
+                least = max(least, turn.d_out)
+        index = faiss.downcast_index(index.index)
+    return least
 
 
 def read_mapped(data: NDArray[np.uint8], where: str) -> Any:
@@ -166,4 +186,5 @@ def innermost(index: Any) -> Any:
 def reason(error: BaseException) -> str:
     """The end of faiss' message: before it stand the function, the file and the line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rsplit("Error: ", 1)[-1][:160]
+    told = re.sub(r"^Error in .* at \S+:\d+: ", "", lines[0]).rsplit("Error: ", 1)[-1]
+    return told[:160]

@@ -1,8 +1,5 @@
-"""Encoded rows become a faiss file: trained on a recorded sample, filled in one go, then calibrated and measured.
-
-Memory beyond the finished part is bounded: rows are read from their mapped file, vectors of a growing index are sized before they
-are filled, and the sample is no larger than its clusters want.
-"""
+"""Encoded rows become a faiss file: an index is trained on a recorded sample and filled (`faiss_fill`), then calibrated and
+measured."""
 
 from __future__ import annotations
 
@@ -20,8 +17,9 @@ from numpy.typing import NDArray
 from .build_passages import Progress
 from .effort import CANDIDATES, MARGIN, NEIGHBOURS, RECALL_WANTED, Tried, asked_of, cheapest, drawn, efforts, tried
 from .errors import ConfigurationError
-from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, innermost, lists_of, set_effort
-from .index_types import BLOCK_ROWS, HELD_OUT, HNSW_EF_CONSTRUCTION, Plan
+from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, lists_of, reason, set_effort
+from .faiss_fill import TRAINING, fill, train
+from .index_types import HELD_OUT, Plan
 from .manifest import HalfNorms, SearchFacts
 from .vectors import PART
 
@@ -30,19 +28,10 @@ if TYPE_CHECKING:
 
 NO_NORMS = HalfNorms("none", 0.0, 0.0, 0.0)
 
-TRAINING = "training"
-ADDING = "adding"
-_GRAPH_BLOCK_ROWS = 8_192
-"""Seconds of work, and enough for all threads."""
-
 _EF_LEAST = 16
 _EF_MOST = 1_024
 _MEASURED_S = 1.0
 _BATCH = 32
-
-_OPQ = (8, 10, 2, 16_384)
-"""Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a sixth of faiss' own,
-for nearly all of the gain (docs/indexes.md)."""
 
 Matrix = NDArray[np.float32]
 
@@ -61,13 +50,12 @@ def make_part(
     with computing(threads):
         try:
             progress(TRAINING, 0, len(sample))
-            _train(faiss, index, matrix, sample, seed)
+            train(index, matrix, sample, seed)
             progress(TRAINING, len(sample), len(sample))
-            _fill(faiss, index, matrix, progress)
+            fill(index, matrix, progress)
             faiss.write_index(index, str(folder / PART))
         except (RuntimeError, MemoryError) as error:
-            reason = str(error).strip().splitlines()[0].rsplit("Error: ", 1)[-1]
-            raise ConfigurationError(f"faiss cannot build {plan.factory!r} of {count:,} rows: {reason}") from None
+            raise ConfigurationError(f"faiss cannot build {plan.factory!r} of {count:,} rows: {reason(error)}") from None
         found = _calibrated(index, matrix, held, plan)
     return SearchFacts(
         part_bytes=(folder / PART).stat().st_size,
@@ -124,100 +112,6 @@ def _measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
         engine.search(part, NEIGHBOURS)
         done += len(part)
     return asked.recall(found), done / max(spent, 1e-9)
-
-
-def _train(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int) -> None:
-    ivf = faiss.try_extract_index_ivf(index)
-    if ivf is not None:
-        ivf.cp.seed = seed % (1 << 31)
-        ivf.cp.min_points_per_centroid = 1  # too few points are our business, and said in words
-        ivf.cp.max_points_per_centroid = 64
-    inner = faiss.downcast_index(ivf) if ivf is not None else index
-    if isinstance(index, faiss.IndexPreTransform):
-        first = faiss.downcast_VectorTransform(index.chain.at(0))
-        if isinstance(first, faiss.OPQMatrix):
-            first.niter, first.niter_pq_0, first.niter_pq, first.max_train_points = _OPQ
-            codes = faiss.ProductQuantizer(first.d_out, first.M, 8)
-            codes.cp.min_points_per_centroid, codes.cp.seed = 1, seed % (1 << 31)
-            first.pq = codes
-            index.referenced_objects = [codes]
-    if hasattr(inner, "pq"):
-        inner.pq.cp.seed = seed % (1 << 31)
-        inner.pq.cp.min_points_per_centroid = 1
-    if hasattr(inner, "hnsw"):
-        inner.hnsw.efConstruction = HNSW_EF_CONSTRUCTION
-    if not index.is_trained:
-        index.train(np.ascontiguousarray(matrix[sample]))
-
-
-def _fill(faiss: Any, index: Any, matrix: Matrix, progress: Progress) -> None:
-    """Adds all rows, block by block. What would double as it grows is sized first: codes and links of a graph, and inverted
-    lists, which grow each for itself."""
-    ivf = faiss.try_extract_index_ivf(index)
-    progress(ADDING, 0, len(matrix))
-    if ivf is not None and isinstance(faiss.downcast_InvertedLists(ivf.invlists), faiss.ArrayInvertedLists):
-        _fill_lists(faiss, index, ivf, matrix, progress)
-        return
-    inner = innermost(index)
-    step = BLOCK_ROWS
-    if isinstance(inner, (faiss.IndexNSG, faiss.IndexNNDescent)):
-        step = len(matrix)  # they take all rows in one call
-    elif isinstance(inner, faiss.IndexHNSW):
-        _reserve_graph(faiss, inner, len(matrix))
-        step = _GRAPH_BLOCK_ROWS
-    elif hasattr(inner, "codes"):
-        _reserve(inner.codes, len(matrix) * inner.sa_code_size())
-    for first in range(0, len(matrix), step):
-        index.add(np.ascontiguousarray(matrix[first : first + step]))
-        progress(ADDING, min(first + step, len(matrix)), len(matrix))
-
-
-def _reserve_graph(faiss: Any, graph: Any, count: int) -> None:
-    """Links above the ground layer are drawn: a few percent more than their mean, 1 / (M - 1) rows' worth of them, is enough."""
-    ground, above = graph.hnsw.nb_neighbors(0), graph.hnsw.nb_neighbors(1)
-    _reserve(graph.hnsw.neighbors, int(count * (ground + 1.1 * above / max(above - 1, 1))) + 64 * above)
-    _reserve(graph.hnsw.offsets, count + 1, keep=1)
-    _reserve(graph.hnsw.levels, count)
-    storage = faiss.downcast_index(graph.storage)
-    if hasattr(storage, "codes"):
-        _reserve(storage.codes, count * storage.sa_code_size())
-
-
-def _reserve(vector: Any, size: int, keep: int = 0) -> None:
-    vector.resize(size)
-    vector.resize(keep)  # keeps what was reserved
-
-
-def _fill_lists(faiss: Any, index: Any, ivf: Any, matrix: Matrix, progress: Progress) -> None:
-    """Assigns all rows to lists, sizes these, then adds: each is half of the work."""
-    chain = index if isinstance(index, faiss.IndexPreTransform) else None
-    lists = np.empty(len(matrix), dtype=np.int32)
-    for first in range(0, len(matrix), BLOCK_ROWS):
-        lists[first : first + BLOCK_ROWS] = ivf.quantizer.assign(_transformed(faiss, chain, matrix, first), 1)[:, 0]
-        progress(ADDING, min(first + BLOCK_ROWS, len(matrix)) // 2, len(matrix))
-    held = faiss.downcast_InvertedLists(ivf.invlists)
-    for number, size in enumerate(np.bincount(lists, minlength=ivf.nlist).tolist()):
-        _reserve_list(held, number, size)
-    for first in range(0, len(matrix), BLOCK_ROWS):
-        rows = _transformed(faiss, chain, matrix, first)
-        listed = lists[first : first + BLOCK_ROWS].astype(np.int64)
-        faiss.downcast_index(ivf).add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(listed))
-        progress(ADDING, (len(matrix) + min(first + BLOCK_ROWS, len(matrix))) // 2, len(matrix))
-    index.ntotal = ivf.ntotal
-
-
-def _reserve_list(lists: Any, number: int, size: int) -> None:
-    lists.resize(number, size)
-    lists.resize(number, 0)  # keeps what was reserved
-
-
-def _transformed(faiss: Any, chain: Any, matrix: Matrix, first: int) -> Matrix:
-    rows = np.ascontiguousarray(matrix[first : first + BLOCK_ROWS])
-    if chain is None:
-        return rows
-    for number in range(chain.chain.size()):
-        rows = faiss.downcast_VectorTransform(chain.chain.at(number)).apply(rows)
-    return rows
 
 
 def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan) -> Tried:

@@ -42,7 +42,8 @@ _POINTS_PER_LIST = 39
 """Below it faiss itself warns that a cluster has too few points to train on."""
 
 _PQ_ROWS_MIN = 512
-"""A product quantiser of one byte has 256 centroids, and some rows are held out."""
+"""A product quantiser of one byte has 256 centroids, and some rows are held out. The rotation before it wants one for each value
+besides: with fewer faiss writes beyond its memory."""
 
 ID_BYTES = 8
 
@@ -131,7 +132,7 @@ def _planned(type_: str, bytes_per_vector: int, refine: bool, count: int, dim: i
 
 def _with_sample(plan: Plan, shape: Shape, count: int, dim: int, memory_bytes: int) -> Plan:
     """As many rows as its lists want, of those there are and have room. Raises `ConfigurationError` where faiss wants more."""
-    there = count - min(HELD_OUT, count // 4)
+    there = trainable(count)
     wanted = min(there, max(_SAMPLE_ROWS, _POINTS_PER_LIST * shape.lists))
     room = (memory_bytes - plan.peak_bytes(count, dim)) // (2 * 4 * dim)
     sample = min(wanted, max(room, shape.least))
@@ -147,6 +148,11 @@ def _with_sample(plan: Plan, shape: Shape, count: int, dim: int, memory_bytes: i
     return replace(plan, sample_rows=sample, note=note)
 
 
+def trainable(count: int) -> int:
+    """How many of `count` rows are not held out."""
+    return count - min(HELD_OUT, count // 4)
+
+
 def _compact(bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
     if bytes_per_vector > dim:
         raise ConfigurationError(
@@ -155,7 +161,7 @@ def _compact(bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
         )
     lists = lists_for(count)
     sample = min(count, max(10_000, _POINTS_PER_LIST * lists))
-    if count < _PQ_ROWS_MIN:
+    if count < _PQ_ROWS_MIN or trainable(count) < dim:
         note = f"{count:,} rows are too few to train a product quantiser on: each value is kept in 8 bits instead"
         return Plan(COMPACT, "SQ8", count * dim, refine, note, sample)
     if bytes_per_vector == dim:

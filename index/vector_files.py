@@ -50,13 +50,18 @@ class Made:
 
 
 def check_type(type_: str, bytes_per_vector: int, dim: int) -> None:
-    """Raises `ConfigurationError` for a type that cannot be built of rows of `dim` values, before anything is read."""
+    """Raises `ConfigurationError` for a type that cannot be built of rows of `dim` values, before anything is read. A factory
+    string is tried on a few rows."""
     if type_ in (AUTO, FLAT):
         return
     factory = plan_index(type_, bytes_per_vector, True, 1, dim, sys.maxsize).factory
     from .faiss_files import from_factory
 
     from_factory(factory, dim)
+    if type_ not in (HNSW, COMPACT):
+        from .faiss_trial import check_factory
+
+        check_factory(factory, dim)
 
 
 def plan_for(wanted: Wanted, count: int, dim: int, known: Mapping[str, Any]) -> tuple[Plan, dict[str, Any]]:

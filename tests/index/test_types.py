@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
+from ragpool.index import faiss_trial
 from ragpool.index.build import BuildOptions, Built, build_index
 from ragpool.index.checks import verify_files, verify_passages, verify_vectors
 from ragpool.index.effort import Tried, asked_of, between, cheapest, drawn, efforts, recall, true_neighbours
@@ -25,8 +26,10 @@ from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import Engine, load_engine
 from ragpool.index.errors import DeviceUnavailable, IndexDamaged, IndexUnusable
 from ragpool.index.faiss_engine import FaissPartEngine, engine_of
-from ragpool.index.faiss_files import shape_of
+from ragpool.index.faiss_files import innermost, shape_of
+from ragpool.index.faiss_fill import train
 from ragpool.index.faiss_part import blocks_of, make_part
+from ragpool.index.faiss_trial import check_factory
 from ragpool.index.index_types import COMPACT, HNSW, Plan, Shape, lists_for, plan_index
 from ragpool.index.manifest import FLAT, SearchFacts, read_manifest
 from ragpool.index.models import Prefixes
@@ -336,8 +339,9 @@ def test_auto_takes_no_graph_for_cuda_devices_which_search_none() -> None:
         ("OPQ32,IVF65536,PQ32", 384, Shape(32 + 2 + 8, 4 * 384 * (65_536 + 256), 65_536, 65_536)),
         ("IVF16,SQ8", 32, Shape(32 + 1 + 8, 4 * 32 * 17, 16, 16)),
         ("HNSW32,Flat", 384, Shape(4 * 384 + 4 * 66 + 12, 4 * 384, 0, 1, graph=True)),
-        ("PCA24,HNSW16,SQ8", 32, Shape(24 + 4 * 34 + 12, 4 * 32, 0, 1, graph=True)),
+        ("PCA24,HNSW16,SQ8", 32, Shape(24 + 4 * 34 + 12, 4 * 32, 0, 24, graph=True)),
         ("PQ16", 64, Shape(16, 4 * 64 * 256, 0, 256)),
+        ("OPQ8_256,IVF16,SQ8,RFlat", 512, Shape(256 + 1 + 4 * 512 + 8, 4 * 512 * 17, 16, 512)),
         ("Flat", 8, Shape(32, 4 * 8, 0, 1)),
     ],
 )
@@ -387,6 +391,17 @@ def test_a_compact_vector_takes_no_more_than_was_asked(count: int, dim: int, wan
     assert 1 <= plan.sample_rows <= count
 
 
+@pytest.mark.parametrize("dim", [384, 768, 1_024])
+def test_a_rotation_has_a_row_for_each_value_to_train_with(dim: int) -> None:
+    """With fewer faiss' OPQ writes beyond its memory: the build ended by SIGSEGV, or "malloc(): corrupted top size"."""
+    for count in (512, 700, dim, dim + 255, dim + 256, 2_000):
+        plan = plan_index(COMPACT, 32, True, count, dim, GIB)
+        assert plan.factory == "SQ8" or len(drawn(count, 256, plan.sample_rows, 1)[1]) >= dim
+        assert ("OPQ" in plan.factory) == (count >= max(512, dim + 256) or count - count // 4 >= max(dim, 384))
+    with pytest.raises(ConfigurationError, match=f"with {dim} rows at least".replace("1024", "1,024")):
+        plan_index("OPQ32,PQ32", 32, False, dim, dim, GIB, shape_of("OPQ32,PQ32", dim))
+
+
 def test_too_few_rows_are_kept_in_eight_bits_and_it_says_so() -> None:
     plan = plan_index(COMPACT, 32, True, 300, 384, GIB)
     assert plan.factory == "SQ8"
@@ -427,6 +442,95 @@ def test_a_wrong_factory_string_is_one_sentence(
         )
     assert "encoding" not in encoded
     assert not ("faiss makes" in sentence and encoded)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["IVF4,Flat,RFlat", "OPQ4,IVF4,PQ4x4,RFlat", "PCA8,IVF4,SQ8,RFlat", "IVF4,Flat,Refine(SQ8)", "HNSW16,RFlat"],
+)
+def test_what_refines_holds_every_row_too(tmp_path: Path, factory: str) -> None:
+    """Rows were added to the lists inside alone: searching what refines them ended the process (SIGSEGV)."""
+    rows = clustered(1_600, 16)
+    facts = make_part(rows, Plan("x", factory, 0, False, sample_rows=1_200), 1, 1, tmp_path)
+    part = faiss.read_index(str(tmp_path / "faiss"))
+    assert part.ntotal == faiss.downcast_index(part.refine_index).ntotal == 1_600
+    engine = engine_of(np.memmap(tmp_path / "faiss", np.uint8, "r"), None, facts, "here")
+    scores, found = engine.search(rows[:50], 10)
+    check_results(scores, found)
+    assert recall(found[:, :1].tolist(), np.arange(50)[:, None]) > 0.6
+    if factory.endswith("RFlat"):
+        assert np.allclose(scores, np.einsum("nkd,nd->nk", rows[found], rows[:50]), atol=1e-5)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        ("IDMap,IVF16,Flat", "add does not make sense with IndexIDMap"),
+        ("IDMap2,Flat", "add does not make sense with IndexIDMap"),
+        ("IVF4(PCA8,Flat),SQ8", "PCA matrix cannot output 8 dimensions"),
+    ],
+)
+def test_what_faiss_takes_and_cannot_build_is_refused_before_anything_is_read(
+    tmp_path: Path, factory: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "_encoder", Numbered)
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": str(n), "text": str(n)}) + "\n" for n in range(100)))
+    stages: list[str] = []
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        build_index([corpus], tmp_path / "out", BuildOptions(device="cpu", type=factory), lambda *told: stages.append(told[0]))
+    assert str(caught.value).startswith(f"faiss makes no index of {factory!r} that can be built and searched: ")
+    assert not stages
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("dim", [16, 768])
+@pytest.mark.parametrize(
+    "factory", ["OPQ8,IVF65536,PQ8", "IVF1024,SQ8", "PCA8,HNSW32,SQ8", "RQ4x8", "OPQ4,IVF64,PQ4,RFlat", "NSG8"]
+)
+def test_what_faiss_builds_is_not_refused(factory: str, dim: int) -> None:
+    check_factory(factory, dim)
+
+
+@pytest.mark.process
+def test_a_string_that_ends_the_process_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "crash"
+    script.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(faiss_trial, "tied", lambda death_fd, module, *args: [str(script)])
+    with pytest.raises(ConfigurationError, match=r"faiss ends the process that builds an index of 'Flat' \(SIGSEGV\)"):
+        check_factory("Flat", 8)
+
+
+@pytest.mark.process
+def test_a_trial_that_takes_long_decides_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "slow"
+    script.write_text("#!/bin/sh\nexec sleep 100\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(faiss_trial, "tied", lambda death_fd, module, *args: [str(script)])
+    check_factory("Flat", 8, 0.1)
+
+
+@pytest.mark.parametrize("factory", ["PCA24,HNSW16", "HNSW16,SQ8", "PCA24,HNSW16,SQ8,RFlat"])
+def test_a_graph_is_built_with_our_effort_behind_a_transform_too(factory: str) -> None:
+    index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
+    train(index, Numbered.rows, np.arange(500), 3)
+    assert innermost(index).hnsw.efConstruction == 200
+
+
+@pytest.mark.parametrize("factory", ["OPQ4,PQ4np", "PCA24,PQ4np", "PQ4np", "HNSW16,PQ4np", "OPQ4,IVF8,PQ4np"])
+def test_the_recorded_seed_draws_the_codes(factory: str) -> None:
+    def codes(seed: int) -> Floats:
+        index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
+        train(index, Numbered.rows, np.arange(600), seed, (1, 1, 1, 600))
+        inner = innermost(index)
+        own = faiss.downcast_index(inner.storage) if hasattr(inner, "storage") else inner
+        assert own.pq.cp.seed == seed
+        return np.array(faiss.vector_to_array(own.pq.centroids))
+
+    assert np.array_equal(codes(3), codes(3))
+    assert not np.array_equal(codes(3), codes(4))
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,139 @@
+"""An empty faiss index is trained on a sample of the rows and takes all of them, in memory that is bounded beside the index
+itself. Loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .build_passages import Progress
+from .faiss_files import import_faiss, innermost
+from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION
+
+TRAINING = "training"
+ADDING = "adding"
+
+_GRAPH_BLOCK_ROWS = 8_192
+"""Seconds of work, and enough for all threads."""
+
+OPQ = (8, 10, 2, 16_384)
+"""Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a sixth of faiss' own,
+for nearly all of the gain (docs/indexes.md)."""
+
+Matrix = NDArray[np.float32]
+
+
+def train(index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int, opq: tuple[int, int, int, int] = OPQ) -> None:
+    """Trains an empty `index` on the rows of `matrix` at `sample`, drawing what it draws by `seed`. Fewer rows than its `Shape`
+    wants at least may end the process. Raises RuntimeError, MemoryError."""
+    faiss = import_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.cp.seed = seed % (1 << 31)
+        ivf.cp.min_points_per_centroid = 1  # too few points are our business, and said in words
+        ivf.cp.max_points_per_centroid = 64
+    base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
+    if isinstance(base, faiss.IndexPreTransform):
+        first = faiss.downcast_VectorTransform(base.chain.at(0))
+        if isinstance(first, faiss.OPQMatrix):
+            first.niter, first.niter_pq_0, first.niter_pq, first.max_train_points = opq
+            codes = faiss.ProductQuantizer(first.d_out, first.M, 8)
+            codes.cp.min_points_per_centroid, codes.cp.seed = 1, seed % (1 << 31)
+            first.pq = codes
+            index.referenced_objects = [codes]
+    inner = faiss.downcast_index(ivf) if ivf is not None else innermost(index)
+    graph = hasattr(inner, "hnsw")
+    if graph:
+        inner.hnsw.efConstruction = HNSW_EF_CONSTRUCTION
+    coded = faiss.downcast_index(inner.storage) if graph else inner
+    if hasattr(coded, "pq"):
+        coded.pq.cp.seed = seed % (1 << 31)
+        coded.pq.cp.min_points_per_centroid = 1
+    if not index.is_trained:
+        index.train(np.ascontiguousarray(matrix[sample]))
+
+
+def fill(index: Any, matrix: Matrix, progress: Progress) -> None:
+    """Adds all rows, block by block. What would double as it grows is sized first: codes and links of a graph, and inverted
+    lists, which grow each for itself. Raises RuntimeError, MemoryError."""
+    faiss = import_faiss()
+    progress(ADDING, 0, len(matrix))
+    ivf = _own_lists(faiss, index)
+    if ivf is not None:
+        _fill_lists(faiss, index, ivf, matrix, progress)
+        return
+    inner = innermost(index)
+    step = BLOCK_ROWS
+    if isinstance(inner, (faiss.IndexNSG, faiss.IndexNNDescent)):
+        step = len(matrix)  # they take all rows in one call
+    elif isinstance(inner, faiss.IndexHNSW):
+        _reserve_graph(faiss, inner, len(matrix))
+        step = _GRAPH_BLOCK_ROWS
+    else:
+        _reserve_codes(inner, len(matrix))
+    if isinstance(index, faiss.IndexRefine):
+        _reserve_codes(faiss.downcast_index(index.refine_index), len(matrix))
+    for first in range(0, len(matrix), step):
+        index.add(np.ascontiguousarray(matrix[first : first + step]))
+        progress(ADDING, min(first + step, len(matrix)), len(matrix))
+
+
+def _own_lists(faiss: Any, index: Any) -> Any:
+    """The inverted file that `index` is, or has right behind its transforms, where its lists can be sized; else None: what keeps
+    more of a row than lists do (refinement, row numbers) takes rows by its own `add` alone."""
+    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if not isinstance(inner, faiss.IndexIVF):
+        return None
+    return inner if isinstance(faiss.downcast_InvertedLists(inner.invlists), faiss.ArrayInvertedLists) else None
+
+
+def _reserve_graph(faiss: Any, graph: Any, count: int) -> None:
+    """Links above the ground layer are drawn: a few percent more than their mean, 1 / (M - 1) rows' worth of them, is enough."""
+    ground, above = graph.hnsw.nb_neighbors(0), graph.hnsw.nb_neighbors(1)
+    _reserve(graph.hnsw.neighbors, int(count * (ground + 1.1 * above / max(above - 1, 1))) + 64 * above)
+    _reserve(graph.hnsw.offsets, count + 1, keep=1)
+    _reserve(graph.hnsw.levels, count)
+    _reserve_codes(faiss.downcast_index(graph.storage), count)
+
+
+def _reserve_codes(flat: Any, count: int) -> None:
+    if hasattr(flat, "codes"):
+        _reserve(flat.codes, count * flat.sa_code_size())
+
+
+def _reserve(vector: Any, size: int, keep: int = 0) -> None:
+    vector.resize(size)
+    vector.resize(keep)  # keeps what was reserved
+
+
+def _fill_lists(faiss: Any, index: Any, ivf: Any, matrix: Matrix, progress: Progress) -> None:
+    """Assigns all rows to lists, sizes these, then adds: each is half of the work."""
+    lists = np.empty(len(matrix), dtype=np.int32)
+    for first in range(0, len(matrix), BLOCK_ROWS):
+        lists[first : first + BLOCK_ROWS] = ivf.quantizer.assign(_transformed(faiss, index, matrix, first), 1)[:, 0]
+        progress(ADDING, min(first + BLOCK_ROWS, len(matrix)) // 2, len(matrix))
+    held = faiss.downcast_InvertedLists(ivf.invlists)
+    for number, size in enumerate(np.bincount(lists, minlength=ivf.nlist).tolist()):
+        _reserve_list(held, number, size)
+    for first in range(0, len(matrix), BLOCK_ROWS):
+        rows = _transformed(faiss, index, matrix, first)
+        listed = lists[first : first + BLOCK_ROWS].astype(np.int64)
+        ivf.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(listed))
+        progress(ADDING, (len(matrix) + min(first + BLOCK_ROWS, len(matrix))) // 2, len(matrix))
+    index.ntotal = ivf.ntotal
+
+
+def _reserve_list(lists: Any, number: int, size: int) -> None:
+    lists.resize(number, size)
+    lists.resize(number, 0)  # keeps what was reserved
+
+
+def _transformed(faiss: Any, index: Any, matrix: Matrix, first: int) -> Matrix:
+    rows = np.ascontiguousarray(matrix[first : first + BLOCK_ROWS])
+    if isinstance(index, faiss.IndexPreTransform):
+        for number in range(index.chain.size()):
+            rows = faiss.downcast_VectorTransform(index.chain.at(number)).apply(rows)
+    return rows
