@@ -23,6 +23,7 @@ from .build_finish import Finish, cut_trailers, encoding_tools, has_passages, re
 from .build_passages import Progress, write_passages
 from .build_state import (
     ENCODED,
+    SEALED,
     STATE,
     BuildState,
     EncodedBy,
@@ -117,11 +118,16 @@ def build_index(
     Raises `CorpusError`, `ModelUnusable`, `DeviceUnavailable`, `EncodingFailed` or `ConfigurationError`; whatever it raises, an
     index that is in `out` already stays as it is.
     """
-    files = [path.resolve() for path, _ in corpus_files(corpus)]
-    stamps = [(str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns) for path in files for found in (path.stat(),)]
+    stamps = [_stamp(path, root) for path, root in corpus_files(corpus)]
     sources = tuple(Path(path).resolve().name for path in corpus)
     read = Corpus(sources, stamps, lambda cut: read_corpus(corpus, options.fields, cut))
     return _build(read, Path(out), options, progress or _silent, tell or _unheard)
+
+
+def _stamp(path: Path, root: Path) -> tuple[str, str, int, int, int]:
+    """Changes when what is read from a file may: ids of documents are told from the name below `root`."""
+    found = path.stat()
+    return str(path.resolve()), path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def build_demo(out: str | os.PathLike[str], options: BuildOptions = BuildOptions(), progress: Progress | None = None) -> Built:
@@ -193,6 +199,7 @@ def _made(
         manifest = read_sealed(folder, _finish(corpus, state, read, options, folder).key)
         if manifest is not None:
             return read, manifest
+    (folder / SEALED).unlink(missing_ok=True)  # files that it tells of are written to from here on
     if read is None or not has_passages(folder):
         chunking = options.chunking
         cut = cut_by_tokens(chunking, model_folder(options.model), state.by.max_length) if chunking.tokens else None

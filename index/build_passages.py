@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from .build_state import PASSAGES, SEALED, ReadPassages, write_json
+from .build_state import PASSAGES, ReadPassages, write_json
 from .corpus import Row
 from .errors import ConfigurationError, CorpusError
 from .passage import BadRow, encoded_text, pack_passage
@@ -49,7 +49,6 @@ def write_passages(
     Once it returns the passages are on disk, and known to be complete. `reading` identifies what `rows` are read from.
     """
     (folder / PASSAGES).unlink(missing_ok=True)
-    (folder / SEALED).unlink(missing_ok=True)
     with contextlib.closing(PassageWriter(folder)) as writer:
         skipped = Skipped(skip_bad)
         for chunk in _chunks(rows, encode, skipped, writer):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .build_state import PASSAGES, SEALED
-from .errors import ConfigurationError, IndexUnusable
+from .errors import ConfigurationError, IndexDamaged, IndexUnusable
 from .manifest import (
     FILE_NAME,
     KEPT_NAME,
@@ -30,6 +30,7 @@ from .manifest import (
 )
 from .passages import IDS, OFFSETS, ROWS
 from .sealed import Unsealed, is_free
+from .store import map_version
 
 STAGING = ".build"
 LOCK = ".build.lock"
@@ -113,10 +114,18 @@ def file_name(role: str, version: str) -> str:
 
 def publish(staged: Path, out: Path, manifest: Manifest) -> None:
     """Moves the sealed files into place and then the manifest, which is the commit; removes what is left of the build, and older
-    versions that nobody has open any more. After a kill it is done again: a file that is not in `staged` was moved before."""
+    versions that nobody has open any more. After a kill it is done again: a file that is not in `staged` was moved before.
+
+    Raises `IndexDamaged` where a file is not the one that the manifest names: then nothing is committed, and the next build
+    makes all of them again."""
     for role, entry in manifest.files.items():
         with contextlib.suppress(FileNotFoundError):
             os.replace(staged / role, out / entry.name)
+    try:
+        map_version(out, manifest.to_json()).close()
+    except (IndexUnusable, OSError) as error:
+        (staged / SEALED).unlink(missing_ok=True)
+        raise IndexDamaged(f"the index {out} stays as it was: {error}; say the same command again") from None
     _keep_manifest(out, manifest.version)
     sync_folder(out)
     write_manifest(out, manifest)

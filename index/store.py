@@ -102,7 +102,7 @@ def open_index(directory: str | os.PathLike[str]) -> Index:
     for _ in range(_ATTEMPTS):
         stamp = _stamp(folder)
         try:
-            return _map(folder, read_text(folder))
+            return map_version(folder, read_text(folder))
         except IndexUnusable:
             if _stamp(folder) == stamp:  # nobody replaced it meanwhile: it is the index that is wrong
                 raise
@@ -126,7 +126,7 @@ def open_version(directory: str | os.PathLike[str], version: str) -> Index:
 def _map_wanted(folder: Path, name: str, version: str) -> Index | None:
     try:
         text = read_text(folder, name)
-        return _map(folder, text) if parse_manifest(text, str(folder)).version == version else None
+        return map_version(folder, text) if parse_manifest(text, str(folder)).version == version else None
     except (IndexUnusable, OSError):
         return None
 
@@ -139,7 +139,8 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _map(folder: Path, text: str) -> Index:
+def map_version(folder: Path, text: str) -> Index:
+    """The version that the manifest in `text` tells of, sizes and trailers checked. Raises as `open_index`, and OSError."""
     manifest = check_files(folder, text)
     wanted = {ROWS, OFFSETS, IDS} | ({FULL, HALF} if manifest.type == FLAT else {PART})
     missing = wanted - manifest.files.keys()

@@ -21,12 +21,14 @@ from hashing_encoder import HashingEncoder
 from pools import alive, children_of, run_cli, wait_until
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
-from ragpool.index import faiss_part, index_types, vector_files
+from ragpool.index import build_finish, faiss_part, index_types, vector_files
 from ragpool.index.build import BuildOptions, build_index
 from ragpool.index.build_finish import tools
 from ragpool.index.build_state import ENCODED, PASSAGES, SEALED, STATE, read_json
 from ragpool.index.encoders import OneEncoder
+from ragpool.index.errors import IndexDamaged
 from ragpool.index.index_types import COMPACT, HNSW
+from ragpool.index.manifest import Manifest
 from ragpool.index.staging import LOCK, STAGING
 from ragpool.index.store import open_index
 from ragpool.index.vectors import FULL
@@ -390,6 +392,78 @@ def test_killed_while_it_was_published_and_then_another_is_wanted(steps: int, js
         other = build_index([corpus], out, BuildOptions(bytes_per_vector=7)).manifest
         assert open_index(out).passages.get(ROWS - 1)["id"] == str(ROWS - 1)
         assert set(content(out)) == {"manifest.json"} | {entry.name for entry in other.files.values()}
+
+
+def interrupted(*args: object, **options: object) -> Any:
+    raise KeyboardInterrupt
+
+
+def left_at(where: Any, name: str, corpus: Path, out: Path, stop: Callable[..., Any] = interrupted, **options: Any) -> None:
+    """A build that ends where it calls `where.name`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_index([corpus], out, BuildOptions(**options))
+
+
+def published_in_part(files: int, staged: Path, out: Path, manifest: Manifest) -> None:
+    """Is stopped when so many files are in their place."""
+    for role, entry in list(manifest.files.items())[:files]:
+        os.replace(staged / role, out / entry.name)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize("moved", [0, 2, 4])
+@pytest.mark.parametrize("other", [{"type": "compact", "bytes_per_vector": 8}, {"query_prefix": "query: "}, {"refine": False}])
+def test_sealed_files_that_another_build_wrote_to_are_not_published(
+    jsonl: Jsonl, tmp_path: Path, moved: int, other: dict[str, Any]
+) -> None:
+    """Build A is stopped when its files are sealed, and some moved; B, which cuts and overwrites them, too; then A again."""
+    pytest.importorskip("faiss")
+    corpus, out = jsonl(rows(ROWS)), tmp_path / "out"
+    build_index([jsonl([{"_id": "old", "text": "the old index"}], "old.jsonl")], out)
+    left_at(builder, "publish", corpus, out, functools.partial(published_in_part, moved))
+    assert (out / STAGING / SEALED).exists()
+    left_at(build_finish, "seal", corpus, out, **other)
+    assert open_index(out).passages.get(0)["id"] == "old"
+    build_index([corpus], out)
+    build_index([corpus], tmp_path / "straight")
+    assert content(out) == content(tmp_path / "straight")
+
+
+@pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize("damage", ["cut", "exchanged", "gone"])
+def test_a_staged_file_that_is_not_what_was_sealed_is_not_published(jsonl: Jsonl, tmp_path: Path, damage: str) -> None:
+    corpus, out = jsonl(rows(ROWS)), tmp_path / "out"
+    build_index([jsonl([{"_id": "old", "text": "the old index"}], "old.jsonl")], out)
+    left_at(builder, "publish", corpus, out)
+    staged = out / STAGING / FULL
+    whole = staged.read_bytes()
+    if damage == "gone":
+        staged.unlink()
+    else:
+        staged.write_bytes(whole[:-64] + (b"" if damage == "cut" else bytes(64)))
+    with pytest.raises(IndexDamaged, match=f"the index {out} stays as it was: .*say the same command again"):
+        build_index([corpus], out)
+    assert open_index(out).passages.get(0)["id"] == "old"
+    build_index([corpus], out)
+    build_index([corpus], tmp_path / "straight")
+    assert content(out) == content(tmp_path / "straight")
+
+
+@pytest.mark.usefixtures("hashing")
+def test_documents_of_another_folder_have_their_own_ids(tmp_path: Path) -> None:
+    """The same file is `sub/b.txt` of one folder and `b.txt` of the other."""
+    (tmp_path / "kb" / "sub").mkdir(parents=True)
+    (tmp_path / "kb" / "sub" / "b.txt").write_text("a few words")
+    left_at(builder, "plan_for", tmp_path / "kb", tmp_path / "out")
+    assert (tmp_path / "out" / STAGING / PASSAGES).exists()
+    build_index([tmp_path / "kb" / "sub"], tmp_path / "out")
+    build_index([tmp_path / "kb" / "sub"], tmp_path / "straight")
+    with open_index(tmp_path / "out") as index:
+        assert index.passages.get(0)["id"] == "b.txt"
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
 # ---- real processes ------------------------------------------------------------------------------------------------
