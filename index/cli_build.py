@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..conf import devices
 from ..conf.settings import Settings
 from . import cli_text
 from .chunks import Chunking
@@ -47,9 +49,7 @@ _SETTINGS = {
     "--for",
     "for_",
     type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="What will search it: auto goes by it.",
+    help="What will search it, which auto goes by [what encodes it; cpu where index.gpu is false].",
 )
 @click.option("--encode", type=click.Choice([TITLE_AND_TEXT, TEXT_ONLY]), default=TITLE_AND_TEXT, show_default=True)
 @click.option("--id-field", metavar="NAME", default="", help="Field of the ids [_id or id].")
@@ -121,6 +121,13 @@ def _tell_skipped(first: Sequence[str], count: int) -> None:
         click.echo(f"skipped {count:,} bad {'rows' if count > 1 else 'row'}{more}", err=True)
 
 
+def _for_cuda(settings: Settings, told: str | None) -> bool:
+    """Whether CUDA devices will search the index: who encodes on them has them, and `auto` must take no type that they refuse."""
+    if told is not None:
+        return told == "cuda"
+    return settings.index.gpu and any(device != devices.CPU for device in devices.resolve(settings.pool.devices, os.environ))
+
+
 def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
     from .build import BuildOptions
 
@@ -132,7 +139,7 @@ def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
         type=settings.index.type,
         bytes_per_vector=settings.index.bytes_per_vector,
         refine=not flags["no_refine"],
-        for_cuda=flags["for_"] == "cuda",
+        for_cuda=_for_cuda(settings, flags["for_"]),
         encode=flags["encode"],
         fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),
         chunking=Chunking(flags["chunk_tokens"], flags["chunk_overlap"]),

@@ -121,17 +121,18 @@ def facts(manifest: Manifest) -> dict[str, object]:
 
 
 def _part_facts(manifest: Manifest) -> dict[str, object]:
-    """What only indexes with a faiss part have."""
+    """What only indexes with a faiss part have, and what is to be said of the figures."""
     search = manifest.search
+    note: dict[str, object] = {"note": search.note} if search.note else {}
     if not search.part_bytes:
-        return {}
+        return note
     told: dict[str, object] = {
         "bytes in memory": f"{search.part_bytes:,}, {search.part_bytes / manifest.count:.1f} per vector",
         "refined": f"{search.candidates} candidates from float16 rows on disk" if search.candidates else "no",
         "effort": search.effort,
         "trained": f"on {search.sample_rows:,} rows, seed {search.seed}",
     }
-    return {**told, "note": search.note} if search.note else told
+    return told | note
 
 
 def table(rows: Mapping[str, object]) -> str:

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from .build_passages import Progress
 from .faiss_files import import_faiss, innermost
 from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION
+from .vectors import let_go, taken
 
 TRAINING = "training"
 ADDING = "adding"
-
-_GRAPH_BLOCK_ROWS = 8_192
-"""Seconds of work, and enough for all threads."""
 
 OPQ = (8, 10, 2, 16_384)
 """Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a sixth of faiss' own,
@@ -53,7 +51,7 @@ def train(index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int, opq:
         coded.pq.cp.seed = seed % (1 << 31)
         coded.pq.cp.min_points_per_centroid = 1
     if not index.is_trained:
-        index.train(np.ascontiguousarray(matrix[sample]))
+        index.train(taken(matrix, sample))
 
 
 def fill(index: Any, matrix: Matrix, progress: Progress) -> None:
@@ -71,13 +69,13 @@ def fill(index: Any, matrix: Matrix, progress: Progress) -> None:
         step = len(matrix)  # they take all rows in one call
     elif isinstance(inner, faiss.IndexHNSW):
         _reserve_graph(faiss, inner, len(matrix))
-        step = _GRAPH_BLOCK_ROWS
     else:
         _reserve_codes(inner, len(matrix))
     if isinstance(index, faiss.IndexRefine):
         _reserve_codes(faiss.downcast_index(index.refine_index), len(matrix))
     for first in range(0, len(matrix), step):
         index.add(np.ascontiguousarray(matrix[first : first + step]))
+        let_go(matrix)
         progress(ADDING, min(first + step, len(matrix)), len(matrix))
 
 
@@ -132,7 +130,8 @@ def _reserve_list(lists: Any, number: int, size: int) -> None:
 
 
 def _transformed(faiss: Any, index: Any, matrix: Matrix, first: int) -> Matrix:
-    rows = np.ascontiguousarray(matrix[first : first + BLOCK_ROWS])
+    rows = np.array(matrix[first : first + BLOCK_ROWS])
+    let_go(matrix)
     if isinstance(index, faiss.IndexPreTransform):
         for number in range(index.chain.size()):
             rows = faiss.downcast_VectorTransform(index.chain.at(number)).apply(rows)

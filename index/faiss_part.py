@@ -21,7 +21,7 @@ from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_fais
 from .faiss_fill import TRAINING, fill, train
 from .index_types import HELD_OUT, Plan
 from .manifest import HalfNorms, SearchFacts
-from .vectors import PART
+from .vectors import PART, let_go, taken
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -72,6 +72,7 @@ def blocks_of(matrix: Matrix) -> Iterator[Matrix]:
     """A few thousand rows at a time, so that no copy of all is ever made."""
     for first in range(0, len(matrix), 2_048):
         yield np.asarray(matrix[first : first + 2_048])
+        let_go(matrix)
 
 
 @contextlib.contextmanager
@@ -100,8 +101,8 @@ def measured(engine: Engine, matrix: Matrix, seed: int, threads: int) -> tuple[f
 def _measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
     count = len(matrix)
     own = np.random.default_rng(seed + 1).choice(count, size=min(HELD_OUT, count), replace=False).astype(np.int64)
-    queries = np.ascontiguousarray(matrix[np.sort(own)])
     own = np.sort(own)
+    queries = taken(matrix, own)
     asked = asked_of(queries, own, blocks_of(matrix))
     _, rows = engine.search(queries, NEIGHBOURS + 1)
     _, between_them = engine.search(asked.queries[len(own) :], NEIGHBOURS)
@@ -117,7 +118,7 @@ def _measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
 def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan) -> Tried:
     """The effort and the number of candidates that find what is wanted of the held-out rows, at the least cost."""
     parameter = effort_of(index)
-    asked = asked_of(np.ascontiguousarray(matrix[held]), held, blocks_of(matrix))
+    asked = asked_of(taken(matrix, held), held, blocks_of(matrix))
     count = len(matrix)
     depth = min(count, (CANDIDATES[-1] if plan.refine else NEIGHBOURS) + 1)
     if parameter == PROBES:

@@ -7,6 +7,7 @@ rounding costs candidates, never answers: the error norms measured here go into 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ REFINE = "f16"
 REFINE_DTYPE = "float16"
 
 _BLOCK_BYTES = 1 << 20
+_TAKEN_ROWS = 256
 
 _ROUNDED_UP = 1.0 + 1e-9
 """The norms are computed in float64 and stand for upper bounds."""
@@ -63,6 +65,22 @@ class EncodedRows:
             for first in range(0, self.count, step):
                 rows = min(step, self.count - first)
                 yield np.fromfile(file, dtype="<f4", count=rows * self.dim).reshape(rows, self.dim)
+
+
+def let_go(rows: NDArray[np.float32]) -> None:
+    """The pages of mapped `rows` that were touched are this process's memory no longer, and come back when touched again."""
+    held = getattr(rows, "_mmap", None)
+    if isinstance(held, mmap.mmap):
+        held.madvise(mmap.MADV_DONTNEED)
+
+
+def taken(rows: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A copy of the rows at `positions`: the system maps many pages around each that is touched, and they are let go."""
+    found = np.empty((len(positions), rows.shape[1]), dtype=np.float32)
+    for first in range(0, len(positions), _TAKEN_ROWS):
+        found[first : first + _TAKEN_ROWS] = rows[positions[first : first + _TAKEN_ROWS]]
+        let_go(rows)
+    return found
 
 
 def write_rounded(rows: EncodedRows, path: Path, dtype: str) -> HalfNorms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hashing_encoder import HashingEncoder
+from ragpool.conf.settings import Settings
 from ragpool.index import build as builder
-from ragpool.index import index_types, searcher
+from ragpool.index import cli_build, index_types, searcher, vector_files
 from ragpool.index.build import BuildOptions, Built
 from ragpool.index.cli import main
 from ragpool.index.cli_text import Progress, progress_line
@@ -344,6 +346,35 @@ def test_a_type_of_faiss_from_end_to_end(jsonl: Jsonl, tmp_path: Path, type_: st
     found = json.loads(run("eval", out, "--queries", queries, "--qrels", qrels, "--device", "cpu", "--json").stdout)
     assert found["recall@10 against exact"] >= 0.9
     assert found["recall@5"] == 1.0
+
+
+@pytest.mark.usefixtures("hashing")
+def test_a_large_flat_index_is_measured_over_some_of_its_rows(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_files, "MEASURED_ROWS", 15)
+    result = run("build", jsonl(ROWS), "--out", tmp_path / "out", "--device", "cpu", "--backend", "torch", "--type", "flat")
+    assert result.exit_code == 0, result.output
+    assert "measured over its first 15 rows" in result.stdout
+    assert read_manifest(tmp_path / "out").search.recall_at_10 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("told", "encodes", "gpu", "expected"),
+    [
+        (None, "cuda:0", True, True),
+        (None, "cuda:0", False, False),
+        (None, "cpu", True, False),
+        ("cpu", "cuda:0", True, False),
+        ("cuda", "cpu", True, True),
+    ],
+)
+def test_what_encodes_an_index_searches_it_unless_something_else_is_said(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, encodes: str, gpu: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(cli_build.devices, "resolve", lambda names, environ: names)
+    pool, index = dataclasses.replace(Settings().pool, devices=(encodes,)), dataclasses.replace(Settings().index, gpu=gpu)
+    assert cli_build._for_cuda(dataclasses.replace(Settings(), pool=pool, index=index), told) is expected
 
 
 @pytest.mark.usefixtures("hashing")

@@ -11,7 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ragpool.index.errors import ModelUnusable
-from ragpool.index.vectors import HALF_DTYPE, REFINE_DTYPE, EncodedRows, VectorRows, from_bfloat16, to_bfloat16, write_rounded
+from ragpool.index.vectors import (
+    HALF_DTYPE,
+    REFINE_DTYPE,
+    EncodedRows,
+    VectorRows,
+    from_bfloat16,
+    let_go,
+    taken,
+    to_bfloat16,
+    write_rounded,
+)
 
 LARGEST = 2.0**100
 rows = arrays.arrays(
@@ -67,3 +77,27 @@ def test_float16_rows_are_those_of_numpy_and_their_norms_bounds(tmp_path: Path) 
     assert norms.dtype == REFINE_DTYPE
     for bound, of in ((norms.full_max, exact), (norms.half_max, half), (norms.error_max, exact - half)):
         assert np.linalg.norm(of, axis=1).max() <= bound <= np.linalg.norm(of, axis=1).max() * (1 + 1e-8)
+
+
+def mapped_kib(path: Path) -> int:
+    """What is resident of the file at `path` in this process's own mappings."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        next(int(field.split()[1]) for field in lines if field.startswith("Rss:")) for line in lines if line.endswith(str(path))
+    )
+
+
+def test_pages_of_mapped_rows_are_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "f32"
+    written = np.random.default_rng(1).standard_normal((20_000, 64), dtype=np.float32)
+    written.tofile(path)
+    found = EncodedRows(path, *written.shape).map()
+    assert np.array_equal(found, written)
+    assert mapped_kib(path) > 4_000
+    let_go(found[100:])
+    assert mapped_kib(path) == 0
+    positions = np.arange(0, 20_000, 7)
+    assert np.array_equal(taken(found, positions), written[::7])
+    assert mapped_kib(path) == 0
+    let_go(written)
+    assert np.array_equal(taken(written, positions), written[::7])
