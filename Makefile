@@ -85,7 +85,7 @@ bench-index: $(READY)  ## Index types at a million rows, beside hnswlib and usea
 bench-passages: $(READY)  ## Microseconds for passages of random rows and of ids
 	$(BIN)/python benchmarks/passages.py
 
-bench-memory: $(READY)  ## Peak memory of builds of 50,000 and 500,000 rows
+bench-memory: $(READY)  ## Peak memory of flat builds of 300,000 and 900,000 rows
 	$(BIN)/python benchmarks/build_memory.py
 
 bench-reload: $(READY)  ## 20 reloads under load between two indexes with different answers

@@ -1,8 +1,9 @@
 """Peak memory of `rag-index build` by the size of the corpus: `python benchmarks/build_memory.py [ROWS ROWS]`.
 
-Builds flat indexes of 50,000 and 500,000 short rows (unless said) with a static model of random token vectors, so that encoding
-is quick and the rest of the build shows, and prints the peak resident memory of the largest process of each build and what a row
-more costs. At most 32 bytes a row are allowed. Once with one encoding process, once with two.
+Builds flat indexes of 300,000 and 900,000 short rows (unless said; what is searched at the end grows up to 65,536 rows) with a
+static model of random token vectors, so that encoding is quick and the rest of the build shows, and prints the peak resident
+memory of the largest process of each build and what a row more costs. At most 32 bytes a row are allowed. Once with one encoding
+process, once with two.
 """
 
 from __future__ import annotations
@@ -66,5 +67,5 @@ def peak_bytes(folder: Path, count: int, devices: str) -> int:
 
 
 if __name__ == "__main__":
-    sizes = [int(word) for word in sys.argv[1:]] or [50_000, 500_000]
+    sizes = [int(word) for word in sys.argv[1:]] or [300_000, 900_000]
     main(*sizes)

@@ -218,10 +218,9 @@ def config_command(config: str | None, as_json: bool, **flags: object) -> None:
             engine = f", engine {choice.engine}" if choice.engine else ""
             click.echo(f"# calibrated on {device}: backend {choice.backend}, max_batch {choice.max_batch}{engine}")
         return
-    told = {device: {"backend": choice.backend, "max_batch": choice.max_batch} for device, choice in chosen.items()}
     document = render.to_json(loaded)
     for name in ("backend", "max_batch"):
-        document["worker"][name]["calibrated"] = {device: found[name] for device, found in told.items()}
+        document["worker"][name]["calibrated"] = {device: getattr(choice, name) for device, choice in chosen.items()}
     document["index"]["engine"]["calibrated"] = {device: choice.engine for device, choice in chosen.items() if choice.engine}
     click.echo(json.dumps(document, indent=2))
 
