@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
 
 Read = Callable[[PurePosixPath], str | None]
@@ -49,11 +50,23 @@ def keep_to_share(slot: int, workers: int) -> None:
 
     What it computes with stays in the caches of those cores, which its neighbours would otherwise push out of them.
     """
-    if hasattr(os, "sched_setaffinity"):
-        share = cores_of(slot, workers, sorted(os.sched_getaffinity(0)))
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    with contextlib.suppress(OSError):  # without /proc nothing is moved
+        share = cores_of(slot, workers, by_neighbourhood(os.sched_getaffinity(0), read_text))
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(OSError):  # the thread ended, or it may not be moved
                 os.sched_setaffinity(int(thread), share)
+
+
+def by_neighbourhood(cores: Collection[int], read: Read) -> list[int]:
+    """`cores` in an order in which those that share a physical core stand together: a share has whole ones, as far as it can."""
+    siblings = PurePosixPath("/sys/devices/system/cpu")
+    first: dict[int, int] = {}
+    for core in cores:
+        told = re.match(r"[0-9]+", read(siblings / f"cpu{core}" / "topology/thread_siblings_list") or "")
+        first[core] = int(told[0]) if told else core
+    return sorted(cores, key=lambda core: (first[core], core))
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -65,9 +65,9 @@ _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 class BuildOptions:
     """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
     that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `refine`: a compact index keeps float16 rows too.
-    `for_cuda`: CUDA devices will search it, which `auto` goes by. `threads` of each process that encodes on a CPU: 0 = its share
-    of the cores. A build that goes on takes the threads it was begun with, and the backend where it is left open. `restart`: go
-    on from nothing."""
+    `for_cuda`: CUDA devices will search it, which `auto` goes by; None: if they encode it. `threads` of each process that encodes
+    on a CPU: 0 = its share of the cores. A build that goes on takes the threads it was begun with, and the backend where it is
+    left open. `restart`: go on from nothing."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
@@ -76,7 +76,7 @@ class BuildOptions:
     type: str = "auto"
     bytes_per_vector: int = BYTES_PER_VECTOR
     refine: bool = True
-    for_cuda: bool = False
+    for_cuda: bool | None = None
     encode: str = TITLE_AND_TEXT
     fields: Fields = field(default_factory=Fields)
     chunking: Chunking = field(default_factory=Chunking)
@@ -243,8 +243,8 @@ def _finish(corpus: Corpus, state: BuildState, read: ReadPassages, options: Buil
 
 
 def _wanted(options: BuildOptions, state: BuildState) -> Wanted:
-    how = (state.seed, state.part_threads, options.refine, options.for_cuda)
-    return Wanted(options.type, options.bytes_per_vector, *how)
+    for_cuda = state.by.device == "cuda" if options.for_cuda is None else options.for_cuda
+    return Wanted(options.type, options.bytes_per_vector, state.seed, state.part_threads, options.refine, for_cuda)
 
 
 def _encode(encoders: Encoders, state: BuildState, read: ReadPassages, folder: Path, progress: Progress, tell: Tell) -> None:

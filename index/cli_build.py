@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..conf import devices
 from ..conf.settings import Settings
 from . import cli_text
 from .chunks import Chunking
@@ -121,13 +119,6 @@ def _tell_skipped(first: Sequence[str], count: int) -> None:
         click.echo(f"skipped {count:,} bad {'rows' if count > 1 else 'row'}{more}", err=True)
 
 
-def _for_cuda(settings: Settings, told: str | None) -> bool:
-    """Whether CUDA devices will search the index: who encodes on them has them, and `auto` must take no type that they refuse."""
-    if told is not None:
-        return told == "cuda"
-    return settings.index.gpu and any(device != devices.CPU for device in devices.resolve(settings.pool.devices, os.environ))
-
-
 def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
     from .build import BuildOptions
 
@@ -139,7 +130,7 @@ def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
         type=settings.index.type,
         bytes_per_vector=settings.index.bytes_per_vector,
         refine=not flags["no_refine"],
-        for_cuda=_for_cuda(settings, flags["for_"]),
+        for_cuda=flags["for_"] == "cuda" if flags["for_"] or not settings.index.gpu else None,
         encode=flags["encode"],
         fields=Fields(flags["id_field"], flags["title_field"], flags["text_field"]),
         chunking=Chunking(flags["chunk_tokens"], flags["chunk_overlap"]),

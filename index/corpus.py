@@ -91,12 +91,13 @@ def _files(path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _files_in(root: Path) -> Iterator[Path]:
-    """The files in a folder, then those in its folders, then those in folders that links in it lead to; each in the order of
-    names, and each folder once. Raises `CorpusError` where a folder cannot be read: what is in it would be missing."""
+    """The files in a folder, then those in its folders, each in the order of names; when all of these were read, those in folders
+    that links lead to, so that no link gives another name to what is there without it. Each folder once. Raises `CorpusError`
+    where a folder cannot be read: what is in it would be missing."""
     seen: set[tuple[int, int]] = set()
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
+    waiting, linked = [root], list[Path]()
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.pop(0)
         try:
             found = folder.stat()
             if (found.st_dev, found.st_ino) in seen:
@@ -108,8 +109,8 @@ def _files_in(root: Path) -> Iterator[Path]:
         except OSError as error:
             raise CorpusError(str(folder), 0, f"the folder cannot be read: {error.strerror or error}") from None
         yield from (folder / entry.name for entry in entries if entry.name not in folders)
-        own_then_linked = sorted(folders, key=folders.__getitem__)
-        waiting += [folder / name for name in reversed(own_then_linked)]
+        waiting += [folder / name for name in reversed(folders) if not folders[name]]
+        linked += [folder / name for name in folders if folders[name]]
 
 
 def _kind(path: Path) -> str:

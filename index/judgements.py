@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,19 +62,24 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     return qrels
 
 
+_PIECE = re.compile(r"(.+)#[0-9]+", re.DOTALL)
+"""What the id of a piece looks like (`chunks.py`): its document's, and a number."""
+
+
 class JudgedNames:
-    """(passage id, metadata) -> the id by which `qrels` judge it: that of its document where it is a piece of one, and no
-    judgement names the piece itself. `pieces`: how many were judged so."""
+    """(passage id, metadata) -> the id by which `qrels` judge it: that of its document where it is a piece of one, unless
+    judgements name pieces: then each passage stands for itself, the unjudged too. `pieces`: how many were judged by their
+    documents."""
 
     def __init__(self, qrels: Qrels) -> None:
         self.pieces = 0
-        self._judged = frozenset(id_ for grades in qrels.values() for id_ in grades)
+        judged = {id_ for grades in qrels.values() for id_ in grades}
+        found = (_PIECE.fullmatch(id_) for id_ in judged)
+        self._by_document = not any(piece and piece[1] not in judged for piece in found)
 
     def __call__(self, passage_id: str, metadata: Mapping[str, object]) -> str:
-        document = document_of(passage_id, metadata)
-        if document == passage_id or passage_id in self._judged:
-            return passage_id
-        self.pieces += 1
+        document = document_of(passage_id, metadata) if self._by_document else passage_id
+        self.pieces += document != passage_id
         return document
 
 

@@ -89,6 +89,22 @@ def map_sealed(path: Path, expected: Trailer) -> NDArray[np.uint8]:
     return np.frombuffer(mapped, dtype=np.uint8, count=expected.data_bytes)
 
 
+def check_sealed(path: Path, role: str, version: str, size: int) -> None:
+    """Raises `IndexDamaged` where the file is not there, or does not end like that of `role` and `version`, of `size` bytes."""
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            file.seek(max(0, found - _TRAILER.size))
+            ending = file.read()
+    except OSError as error:
+        raise IndexDamaged(f"{path} cannot be read: {error.strerror or error}") from None
+    if found != size:
+        raise IndexDamaged(f"{path} has {found} bytes and must have {size}")
+    _, _, rows, width, data_bytes, _ = _TRAILER.unpack(ending)
+    if ending != Trailer(role, rows, width, data_bytes, version).pack() or sealed_size(data_bytes) != size:
+        raise IndexDamaged(f"{path} does not end like a file of version {version}: it was damaged or exchanged")
+
+
 def is_free(path: Path) -> bool:
     """Whether no process has `path` mapped. False where the file system has no locks to tell by."""
     try:

@@ -29,8 +29,7 @@ from .manifest import (
     write_manifest,
 )
 from .passages import IDS, OFFSETS, ROWS
-from .sealed import Unsealed, is_free
-from .store import map_version
+from .sealed import Unsealed, check_sealed, is_free
 
 STAGING = ".build"
 LOCK = ".build.lock"
@@ -116,16 +115,18 @@ def publish(staged: Path, out: Path, manifest: Manifest) -> None:
     """Moves the sealed files into place and then the manifest, which is the commit; removes what is left of the build, and older
     versions that nobody has open any more. After a kill it is done again: a file that is not in `staged` was moved before.
 
-    Raises `IndexDamaged` where a file is not the one that the manifest names: then nothing is committed, and the next build
-    makes all of them again."""
+    Raises `IndexDamaged` where a file does not end as the one that the manifest names: then nothing is moved, for a file of the
+    same name may be served, and the next build makes all of them again."""
+    try:
+        for role, entry in manifest.files.items():
+            lies = staged / role if (staged / role).exists() else out / entry.name
+            check_sealed(lies, role, manifest.version, entry.size)
+    except IndexDamaged as error:
+        (staged / SEALED).unlink(missing_ok=True)
+        raise IndexDamaged(f"the index {out} stays as it was: {error}; say the same command again") from None
     for role, entry in manifest.files.items():
         with contextlib.suppress(FileNotFoundError):
             os.replace(staged / role, out / entry.name)
-    try:
-        map_version(out, manifest.to_json()).close()
-    except (IndexUnusable, OSError) as error:
-        (staged / SEALED).unlink(missing_ok=True)
-        raise IndexDamaged(f"the index {out} stays as it was: {error}; say the same command again") from None
     _keep_manifest(out, manifest.version)
     sync_folder(out)
     write_manifest(out, manifest)

@@ -68,7 +68,7 @@ def batches(
     `even_tokens` all tokens are shared out evenly, among as few batches as have about that many.
     """
     order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
-    share = sum(lengths) / -(-sum(lengths) // even_tokens) if even_tokens and lengths else float("inf")
+    share = sum(lengths) / -(-sum(lengths) // even_tokens) if even_tokens and any(lengths) else float("inf")
     batch: list[int] = []
     tokens = wasted = 0
     for position in order:

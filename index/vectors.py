@@ -26,7 +26,7 @@ REFINE = "f16"
 REFINE_DTYPE = "float16"
 
 _BLOCK_BYTES = 1 << 20
-_TAKEN_ROWS = 256
+_TAKEN_ROWS = 1_024
 
 _ROUNDED_UP = 1.0 + 1e-9
 """The norms are computed in float64 and stand for upper bounds."""

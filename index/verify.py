@@ -53,15 +53,22 @@ def verify_once(index: Index, cache_dir: str | os.PathLike[str] | None = None, g
     """Hashes those files of `index` that this host has not hashed before; True if there were any. Raises `IndexDamaged`.
 
     Workers that start together wait for the one that hashes. `goes_on` is called again and again while it does, and while they
-    wait.
+    wait for one that does: it touches the lock as it goes.
     """
     check_fields(index.path, index.text)
     folder = _folder(cache_dir)
+
+    def stamp() -> None:
+        with contextlib.suppress(OSError):
+            os.utime(folder / HASHING_LOCK)
+        if goes_on is not None:
+            goes_on()
+
     with _locked(folder, HASHING_LOCK, goes_on):
         known = _read(folder / REMEMBERED)
         fresh = [entry for entry in index.manifest.files.values() if known.get(_key(index.path / entry.name)) != entry.sha256]
         for entry in fresh:
-            _verify_file(index, entry, folder, goes_on)
+            _verify_file(index, entry, folder, stamp)
     return bool(fresh)
 
 
@@ -110,8 +117,10 @@ def _locked(folder: Path, name: str, goes_on: Callable[[], None] | None = None) 
         return
     with lock:
         with contextlib.suppress(OSError):
+            touched = 0
             while not _taken(lock):
-                if goes_on is not None:
+                before, touched = touched, os.fstat(lock.fileno()).st_mtime_ns
+                if goes_on is not None and touched != before:
                     goes_on()
                 time.sleep(_WAIT_S)
         yield

@@ -23,7 +23,7 @@ from .pipeline import Pipeline
 
 BATCH_ON_CPU = 16
 BATCH_ON_CUDA = 256
-"""Items of a batch where `worker.max_batch` is 0 and nothing was calibrated. On a CPU small batches are as fast as large ones."""
+"""Items of a batch where `worker.max_batch` is 0 and nothing was calibrated. Larger ones gain a CPU some percent at most."""
 
 TOKENS_ON_CPU = 2_048
 """A larger batch gains a CPU nothing, and would hold the short texts in it for as long as the long ones take."""

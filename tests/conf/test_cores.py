@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.conf import cores
-from ragpool.conf.cores import allowed_cores, cores_of
+from ragpool.conf.cores import allowed_cores, by_neighbourhood, cores_of
 
 
 def quota(files: dict[str, str]) -> float | None:
@@ -94,6 +94,17 @@ def test_every_core_belongs_to_one_worker(workers: int, count: int) -> None:
         assert [core for share in shares for core in share] == list(some)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert cores_of(workers, workers, some) == shares[0]
+
+
+def test_threads_of_one_physical_core_belong_to_one_worker() -> None:
+    def siblings(path: PurePosixPath) -> str:
+        core = int(path.parts[-3].removeprefix("cpu"))
+        return f"{core % 4},{core % 4 + 4}\n"
+
+    order = by_neighbourhood(range(8), siblings)
+    assert order == [0, 4, 1, 5, 2, 6, 3, 7]
+    assert [set(cores_of(slot, 4, order)) for slot in range(4)] == [{0, 4}, {1, 5}, {2, 6}, {3, 7}]
+    assert by_neighbourhood({5, 2, 7}, lambda path: None) == [2, 5, 7]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or allowed_cores() < 2, reason="needs two cores to choose from")

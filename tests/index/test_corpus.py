@@ -245,6 +245,14 @@ def test_folders_behind_links_are_read_each_folder_once(tmp_path: Path) -> None:
     assert found == ["z.txt", "b/deep/x.txt", "c/sub/x.txt"]
 
 
+def test_no_link_renames_what_is_there_without_it(tmp_path: Path) -> None:
+    for folder in ("a", "b/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "b" / "deep" / "x.txt").write_text("some words")
+    (tmp_path / "a" / "latest").symlink_to("../b")
+    assert [row.passage.id for row in read_corpus([tmp_path]) if row.passage] == ["b/deep/x.txt"]
+
+
 def test_a_link_to_itself_is_named_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(lines_of(BEIR))
     (tmp_path / "loop").symlink_to("loop")

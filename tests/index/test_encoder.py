@@ -188,6 +188,7 @@ def test_batches_share_their_tokens_out_evenly() -> None:
     assert len(list(batches([10] * 25, 512, 1_024, 256, even_tokens=256))) == 1
     assert list(batches([500, 10], 512, 1_024, 256, even_tokens=256)) == [[0], [1]]
     assert list(batches([], 512, 1_024, 256, even_tokens=256)) == []
+    assert list(batches([0], 512, 1_024, 256, even_tokens=256)) == [[0]]
 
 
 @given(

@@ -61,22 +61,29 @@ def test_what_several_passages_found_counts_once_by_the_best_of_them() -> None:
     assert found["MRR@10"] == 0.5
 
 
-def test_a_piece_is_judged_by_its_document_unless_judgements_name_it() -> None:
-    named = JudgedNames({"q": {"doc": 1, "whole#2": 1}, "r": {"split#3": 1}})
+def test_a_piece_is_judged_by_its_document() -> None:
+    named = JudgedNames({"q": {"doc": 1, "doc#7": 1}, "r": {"whole": 1}})
     asked = [
         ("doc#1", {"document": "doc"}),
         ("a#b#12", {"document": "a#b"}),
-        ("split#3", {"document": "split"}),
-        ("split#4", {"document": "split"}),
-        ("whole#2", {}),
-        ("doc#1", {}),
+        ("doc#7", {}),
+        ("whole", {}),
         ("doc#x", {"document": "doc"}),
         ("other#1", {"document": "doc"}),
         ("n#1", {"document": 1}),
     ]
-    names = ["doc", "a#b", "split#3", "split", "whole#2", "doc#1", "doc#x", "other#1", "n#1"]
-    assert [named(*passage) for passage in asked] == names
-    assert named.pieces == 3
+    assert [named(*passage) for passage in asked] == ["doc", "a#b", "doc#7", "whole", "doc#x", "other#1", "n#1"]
+    assert named.pieces == 2
+
+
+def test_where_judgements_name_pieces_every_passage_stands_for_itself() -> None:
+    qrels = {"q": {"d#5": 1}}
+    named = JudgedNames(qrels)
+    ranked = [(named(f"d#{number}", {"document": "d"}), 1.0 / number) for number in range(1, 6)]
+    assert [id_ for id_, _ in ranked] == ["d#1", "d#2", "d#3", "d#4", "d#5"]
+    assert not named.pieces
+    found = evaluate_search(lambda queries, top_k: [ranked[:top_k]], {"q": "?"}, qrels, [3])
+    assert (found["MRR@10"], found["recall@3"]) == (0.2, 0.0)
 
 
 def test_reciprocal_ranks_end_at_ten() -> None:

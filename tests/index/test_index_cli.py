@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hashing_encoder import HashingEncoder
-from ragpool.conf.settings import Settings
 from ragpool.index import build as builder
-from ragpool.index import cli_build, index_types, searcher, vector_files
+from ragpool.index import index_types, searcher, vector_files
 from ragpool.index.build import BuildOptions, Built
 from ragpool.index.cli import main
 from ragpool.index.cli_text import Progress, progress_line
@@ -359,22 +358,35 @@ def test_a_large_flat_index_is_measured_over_some_of_its_rows(
     assert read_manifest(tmp_path / "out").search.recall_at_10 == 1.0
 
 
+@pytest.mark.usefixtures("hashing")
 @pytest.mark.parametrize(
-    ("told", "encodes", "gpu", "expected"),
+    ("how", "encodes", "expected"),
     [
-        (None, "cuda:0", True, True),
-        (None, "cuda:0", False, False),
-        (None, "cpu", True, False),
-        ("cpu", "cuda:0", True, False),
-        ("cuda", "cpu", True, True),
+        ((), "cuda", "compact"),
+        ((), "cpu", "hnsw"),
+        (("--for", "cpu"), "cuda", "hnsw"),
+        (("--for", "cuda"), "cpu", "compact"),
+        (("--config", "pool.toml"), "cuda", "hnsw"),
     ],
 )
 def test_what_encodes_an_index_searches_it_unless_something_else_is_said(
-    monkeypatch: pytest.MonkeyPatch, told: str | None, encodes: str, gpu: bool, expected: bool
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...], encodes: str, expected: str
 ) -> None:
-    monkeypatch.setattr(cli_build.devices, "resolve", lambda names, environ: names)
-    pool, index = dataclasses.replace(Settings().pool, devices=(encodes,)), dataclasses.replace(Settings().index, gpu=gpu)
-    assert cli_build._for_cuda(dataclasses.replace(Settings(), pool=pool, index=index), told) is expected
+    made = builder._encoders
+
+    def encoders(*args: Any) -> Any:
+        found = made(*args)
+        found.by = dataclasses.replace(found.by, device=encodes)
+        return found
+
+    (tmp_path / "pool.toml").write_text("[index]\ngpu = false\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(builder, "_encoders", encoders)
+    monkeypatch.setattr(index_types, "FLAT_ROWS_BYTES", 0)
+    where = ("--device", "cpu", "--backend", "torch", "--bytes-per-vector", "8", "--json")
+    result = run("build", jsonl(ROWS), "--out", tmp_path / "out", *where, *how)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["type"] == expected
 
 
 @pytest.mark.usefixtures("hashing")

@@ -453,6 +453,20 @@ def test_a_staged_file_that_is_not_what_was_sealed_is_not_published(jsonl: Jsonl
 
 
 @pytest.mark.usefixtures("hashing")
+def test_a_damaged_staged_file_does_not_replace_the_same_one_that_is_served(jsonl: Jsonl, tmp_path: Path) -> None:
+    corpus, out = jsonl(rows(ROWS)), tmp_path / "out"
+    build_index([corpus], out)
+    served = content(out)
+    left_at(builder, "publish", corpus, out)
+    staged = out / STAGING / FULL
+    staged.write_bytes(staged.read_bytes()[:-100])
+    with pytest.raises(IndexDamaged, match="stays as it was"):
+        build_index([corpus], out)
+    assert all((out / name).read_bytes() == data for name, data in served.items() if name != "manifest.json")
+    assert open_index(out).passages.get(0)["id"]
+
+
+@pytest.mark.usefixtures("hashing")
 def test_documents_of_another_folder_have_their_own_ids(tmp_path: Path) -> None:
     """The same file is `sub/b.txt` of one folder and `b.txt` of the other."""
     (tmp_path / "kb" / "sub").mkdir(parents=True)

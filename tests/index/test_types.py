@@ -489,7 +489,12 @@ def test_what_faiss_takes_and_cannot_build_is_refused_before_anything_is_read(
 @pytest.mark.parametrize(
     "factory", ["OPQ8,IVF65536,PQ8", "IVF1024,SQ8", "PCA8,HNSW32,SQ8", "RQ4x8", "OPQ4,IVF64,PQ4,RFlat", "NSG8"]
 )
-def test_what_faiss_builds_is_not_refused(factory: str, dim: int) -> None:
+def test_what_faiss_builds_is_not_refused(factory: str, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unhurried(*args: Any, timeout: float, **more: Any) -> subprocess.CompletedProcess[str]:
+        return run(*args, timeout=120.0, **more)  # a trial that ran out of time would say nothing
+
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", unhurried)
     check_factory(factory, dim)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -134,12 +135,24 @@ def test_who_waits_for_another_says_that_it_goes_on(copied: Path, tmp_path: Path
 
         def goes_on() -> None:
             waited.append(remembered(tmp_path))
+            os.utime(tmp_path / HASHING_LOCK, ns=(len(waited), len(waited)))
             if len(waited) == 3:
                 fcntl.flock(other, fcntl.LOCK_UN)
 
         assert verify_once(open_index(copied), tmp_path, goes_on)
     assert waited[:3] == [0, 0, 0]
     assert len(waited) == 3 + 5
+
+
+@pytest.mark.process
+def test_who_waits_for_one_that_stands_still_does_not_say_that_it_goes_on(copied: Path, tmp_path: Path) -> None:
+    told: list[bool] = []
+    with open(tmp_path / HASHING_LOCK, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        free = threading.Timer(1.0, lambda: fcntl.flock(other, fcntl.LOCK_UN))
+        free.start()
+        assert verify_once(open_index(copied), tmp_path, lambda: told.append(free.is_alive()))
+    assert sum(told) <= 2, "one look, and perhaps one while the lock was let go"
 
 
 def test_a_file_that_changed_is_hashed_again(copied: Path, tmp_path: Path) -> None:
