@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..conf import devices
 from ..conf.cores import usable_cores
-from .build_finish import Finish, cut_trailers, encoding_tools, has_passages, read_sealed
+from .build_finish import FAISS, Finish, by_faiss, cut_trailers, encoding_tools, has_passages, read_sealed
 from .build_passages import Progress, write_passages
 from .build_state import (
     ENCODED,
@@ -33,6 +33,7 @@ from .build_state import (
     digest,
     read_passages,
     read_state,
+    told_tools,
     write_json,
 )
 from .chunks import Chunking, Cut, cut_by_tokens
@@ -206,6 +207,11 @@ def _made(
         read = write_passages(corpus.rows(cut), folder, reading, options.encode, options.skip_bad, progress)
     wanted = _wanted(options, state)
     plan, planned = plan_for(wanted, read.count, state.by.dim, state.planned)
+    planned, before = {**planned, FAISS: by_faiss(plan.type)}, state.planned.get(FAISS)
+    if before and planned[FAISS] and before != planned[FAISS]:
+        tell(
+            f"the build was begun with {told_tools(before)}: what faiss makes of the rows is made by {told_tools(planned[FAISS])}"
+        )
     write_json(folder / STATE, dataclasses.asdict(dataclasses.replace(state, planned=planned)))
     announce(plan, wanted, read.count, state.by.dim, tell)
     _encode(encoders, state, read, folder, progress, tell)

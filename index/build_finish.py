@@ -19,7 +19,7 @@ from .build_passages import Progress
 from .build_state import SEALED, BuildState, ReadPassages, digest, read_json, write_json
 from .errors import IndexUnusable
 from .index_types import Plan
-from .manifest import FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity, parse_manifest
+from .manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity, parse_manifest
 from .passages import IDS, OFFSETS, ROWS
 from .sealed import Unsealed
 from .shards import Work
@@ -27,15 +27,17 @@ from .staging import seal
 from .vector_files import Wanted, make_vector_files
 from .vectors import FULL, EncodedRows
 
-_FAISS = ("faiss-cpu", "faiss-gpu")
-"""Distributions that bring it."""
+FAISS = "faiss"
+_DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu")
+"""What brings it."""
 
 
 class Finish:
     """What the files of a version are made from; `key` identifies it."""
 
     def __init__(self, folder: Path, state: BuildState, read: ReadPassages, wanted: Wanted, facts: CorpusFacts) -> None:
-        self.key = digest([state.key(read.sha256), dataclasses.asdict(wanted), dataclasses.asdict(facts)])
+        made_by = by_faiss(wanted.type)
+        self.key = digest([state.key(read.sha256), dataclasses.asdict(wanted), dataclasses.asdict(facts), made_by])
         self._folder = folder
         self._state = state
         self._read = read
@@ -111,7 +113,12 @@ def cut_trailers(work: Work) -> None:
 
 def tools() -> dict[str, str]:
     """Versions of what takes part in a build, as far as installed."""
-    return {**encoding_tools(), **_installed(_FAISS)}
+    return {**encoding_tools(), **_installed(_DISTRIBUTIONS)}
+
+
+def by_faiss(type_: str) -> dict[str, str]:
+    """The version of faiss, where an index of this type depends on it."""
+    return {} if type_ == FLAT else _installed(_DISTRIBUTIONS)
 
 
 def encoding_tools() -> dict[str, str]:

@@ -58,15 +58,15 @@ class EncodedBy:
     tools: Mapping[str, str]
 
     def told_how(self) -> str:
-        tools = ", ".join(f"{name} {version}" for name, version in self.tools.items())
-        return f"on {self.device} in {self.dtype} by {self.backend} ({tools})"
+        return f"on {self.device} in {self.dtype} by {self.backend} ({told_tools(self.tools)})"
 
 
 @dataclass(frozen=True, slots=True)
 class BuildState:
     """`threads` is what each encoding process computes with on a CPU: sums of another number of threads are not bit by bit the
     same. `shard_rows` are encoded at a time, and batches are formed among them only. What is made of the rows does not change
-    them: `part_threads` make it, `planned` is what was decided (`vector_files.plan_for`), empty before the corpus is read."""
+    them: `part_threads` make it, `planned` is what was decided (`vector_files.plan_for`) and which faiss is to
+    make it, empty before the corpus is read."""
 
     by: EncodedBy
     threads: int
@@ -91,6 +91,10 @@ class ReadPassages:
     sha256: str
     skipped: int
     sentences: tuple[str, ...]
+
+
+def told_tools(tools: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in tools.items())
 
 
 def agree(earlier: BuildState | None, now: BuildState, out: Path) -> tuple[BuildState, str]:

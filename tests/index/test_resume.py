@@ -467,6 +467,28 @@ def test_a_damaged_staged_file_does_not_replace_the_same_one_that_is_served(json
 
 
 @pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize("step", ["seal", "publish"])
+def test_another_faiss_makes_its_part_again_and_it_is_said(
+    jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told, step: str
+) -> None:
+    pytest.importorskip("faiss")
+    corpus, out, options = jsonl(rows(ROWS)), tmp_path / "out", {"type": "compact", "bytes_per_vector": 8}
+    left_at(builder if step == "publish" else build_finish, step, corpus, out, **options)
+    left_at(builder, "publish", corpus, tmp_path / "flat", type="flat")
+    installed = build_finish._installed
+    monkeypatch.setattr(
+        build_finish, "_installed", lambda names: {name: "99" if "faiss" in name else v for name, v in installed(names).items()}
+    )
+    told.build(corpus, out, **options)
+    said = f"the build was begun with faiss-cpu {installed(['faiss-cpu'])['faiss-cpu']}: what faiss makes of the rows is made by"
+    assert [sentence for sentence in told.sentences if sentence.startswith(said)] == [f"{said} faiss-cpu 99"]
+    assert told.encoding == [ROWS]
+    assert open_index(out).manifest.tools["faiss-cpu"] == "99"
+    told.build(corpus, tmp_path / "flat", type="flat")
+    assert told.sentences == told.encoding == [], "no flat index depends on it"
+
+
+@pytest.mark.usefixtures("hashing")
 def test_documents_of_another_folder_have_their_own_ids(tmp_path: Path) -> None:
     """The same file is `sub/b.txt` of one folder and `b.txt` of the other."""
     (tmp_path / "kb" / "sub").mkdir(parents=True)
