@@ -4,6 +4,7 @@ itself. Loads no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,18 @@ from numpy.typing import NDArray
 
 from .build_passages import Progress
 from .faiss_files import import_faiss, innermost
-from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION
+from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION, ROTATING_ROWS
 from .vectors import let_go, taken
 
 TRAINING = "training"
 ADDING = "adding"
 
-OPQ = (8, 10, 2, 16_384)
-"""Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a sixth of faiss' own,
-for nearly all of the gain (docs/indexes.md)."""
+OPQ = (8, 10, 2, ROTATING_ROWS)
+"""Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a tenth of what faiss
+takes by itself, for nearly all of the gain (docs/indexes.md)."""
+
+_POINTS_PER_CODE = 64
+"""Rows that train each centroid of a product quantiser in an inverted file, whose residuals are held besides."""
 
 Matrix = NDArray[np.float32]
 
@@ -50,8 +54,48 @@ def train(index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int, opq:
     if hasattr(coded, "pq"):
         coded.pq.cp.seed = seed % (1 << 31)
         coded.pq.cp.min_points_per_centroid = 1
-    if not index.is_trained:
+        coded.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
+    if index.is_trained:
+        return
+    if isinstance(index, faiss.IndexPreTransform):
+        _train_behind(faiss, index, matrix, sample, opq[3])
+    else:
         index.train(taken(matrix, sample))
+
+
+def _train_behind(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], rotating: int) -> None:
+    """One transform after the other and then what they stand before, as faiss does it; but of the sample one copy alone is held,
+    as it stands behind the transforms, and a rotation takes `rotating` rows of it."""
+    turns = _turns(faiss, index)
+    for number, turn in enumerate(turns):
+        if not turn.is_trained:
+            step = -(-len(sample) // max(rotating, 2 * turn.d_in)) if isinstance(turn, faiss.OPQMatrix) else 1
+            turn.train(_turned(turns[:number], matrix, sample[::step]))
+    index.is_trained = True
+    inner = faiss.downcast_index(index.index)
+    if not inner.is_trained:
+        inner.train(_turned(turns, matrix, sample))
+
+
+def _turns(faiss: Any, index: Any) -> list[Any]:
+    """The transforms before an index."""
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    return [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
+
+
+def _turned(turns: Sequence[Any], matrix: Matrix, positions: NDArray[np.int64]) -> Matrix:
+    """The rows at `positions` behind transforms."""
+    rows = np.empty((len(positions), turns[-1].d_out if turns else matrix.shape[1]), dtype=np.float32)
+    for first in range(0, len(positions), BLOCK_ROWS):
+        rows[first : first + BLOCK_ROWS] = _through(turns, taken(matrix, positions[first : first + BLOCK_ROWS]))
+    return rows
+
+
+def _through(turns: Sequence[Any], rows: Matrix) -> Matrix:
+    for turn in turns:
+        rows = turn.apply(rows)
+    return rows
 
 
 def fill(index: Any, matrix: Matrix, progress: Progress) -> None:
@@ -109,15 +153,16 @@ def _reserve(vector: Any, size: int, keep: int = 0) -> None:
 
 def _fill_lists(faiss: Any, index: Any, ivf: Any, matrix: Matrix, progress: Progress) -> None:
     """Assigns all rows to lists, sizes these, then adds: each is half of the work."""
+    turns = _turns(faiss, index)
     lists = np.empty(len(matrix), dtype=np.int32)
     for first in range(0, len(matrix), BLOCK_ROWS):
-        lists[first : first + BLOCK_ROWS] = ivf.quantizer.assign(_transformed(faiss, index, matrix, first), 1)[:, 0]
+        lists[first : first + BLOCK_ROWS] = ivf.quantizer.assign(_through(turns, _block(matrix, first)), 1)[:, 0]
         progress(ADDING, min(first + BLOCK_ROWS, len(matrix)) // 2, len(matrix))
     held = faiss.downcast_InvertedLists(ivf.invlists)
     for number, size in enumerate(np.bincount(lists, minlength=ivf.nlist).tolist()):
         _reserve_list(held, number, size)
     for first in range(0, len(matrix), BLOCK_ROWS):
-        rows = _transformed(faiss, index, matrix, first)
+        rows = _through(turns, _block(matrix, first))
         listed = lists[first : first + BLOCK_ROWS].astype(np.int64)
         ivf.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(listed))
         progress(ADDING, (len(matrix) + min(first + BLOCK_ROWS, len(matrix))) // 2, len(matrix))
@@ -129,10 +174,7 @@ def _reserve_list(lists: Any, number: int, size: int) -> None:
     lists.resize(number, 0)  # keeps what was reserved
 
 
-def _transformed(faiss: Any, index: Any, matrix: Matrix, first: int) -> Matrix:
+def _block(matrix: Matrix, first: int) -> Matrix:
     rows = np.array(matrix[first : first + BLOCK_ROWS])
     let_go(matrix)
-    if isinstance(index, faiss.IndexPreTransform):
-        for number in range(index.chain.size()):
-            rows = faiss.downcast_VectorTransform(index.chain.at(number)).apply(rows)
     return rows

@@ -104,8 +104,8 @@ def _measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
     own = np.sort(own)
     queries = taken(matrix, own)
     asked = asked_of(queries, own, blocks_of(matrix))
-    _, rows = engine.search(queries, NEIGHBOURS + 1)
-    _, between_them = engine.search(asked.queries[len(own) :], NEIGHBOURS)
+    rows = _found(engine, queries, NEIGHBOURS + 1)
+    between_them = _found(engine, asked.queries[len(own) :], NEIGHBOURS)
     found = np.concatenate([rows, np.pad(between_them, ((0, 0), (0, rows.shape[1] - between_them.shape[1])), constant_values=-1)])
     done, began = 0, time.perf_counter()
     while (spent := time.perf_counter() - began) < _MEASURED_S or not done:
@@ -113,6 +113,12 @@ def _measured(engine: Engine, matrix: Matrix, seed: int) -> tuple[float, float]:
         engine.search(part, NEIGHBOURS)
         done += len(part)
     return asked.recall(found), done / max(spent, 1e-9)
+
+
+def _found(engine: Engine, queries: Matrix, k: int) -> NDArray[np.int64]:
+    """The rows that are found, batch by batch: products and candidates of all at once take more memory than a small part."""
+    batches = (queries[first : first + _BATCH] for first in range(0, len(queries), _BATCH))
+    return np.concatenate([engine.search(batch, k)[1] for batch in batches])
 
 
 def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan) -> Tried:

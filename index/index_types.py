@@ -30,11 +30,11 @@ PART_PEAK = 1.3
 HELD_OUT = 256
 """Rows, at most a quarter of all, that calibrate and are not trained on."""
 
+ROTATING_ROWS = 8_192
+"""Rows, at most, that train a rotation, of which faiss holds six copies beside them."""
+
 BLOCK_ROWS = 8_192
 """Rows that are added at a time: work enough for all threads, and little memory beside the part."""
-
-SAMPLE_COPIES = 2
-"""One transformed, one of what its lists leave over for codes to learn."""
 
 _SAMPLE_ROWS = 65_536
 """Of a factory string: what faiss itself takes for 256 centroids."""
@@ -76,11 +76,11 @@ class Plan:
     sample_rows: int = 0
 
     def peak_bytes(self, count: int, dim: int) -> int:
-        """Memory that its build takes beyond the encoding's: the part, the sample and `SAMPLE_COPIES` that faiss makes of it, and
-        blocks in which rows are transformed and added."""
+        """Memory that its build takes beyond the encoding's, at the most: the part, the sample and a copy that faiss makes of it,
+        and blocks in which rows are transformed and added; before these what a rotation is trained with."""
         if not self.part_bytes:
             return 0
-        rows = (1 + SAMPLE_COPIES) * self.sample_rows + 2 * min(count, BLOCK_ROWS)
+        rows = max(2 * (self.sample_rows + min(count, BLOCK_ROWS)), 7 * min(self.sample_rows, ROTATING_ROWS))
         return int(PART_PEAK * self.part_bytes) + 4 * dim * rows
 
 
@@ -138,7 +138,7 @@ def _with_sample(plan: Plan, shape: Shape, count: int, dim: int, memory_bytes: i
     """As many rows as its lists want, of those there are and have room. Raises `ConfigurationError` where faiss wants more."""
     there = trainable(count)
     wanted = min(there, max(_SAMPLE_ROWS, _POINTS_PER_LIST * shape.lists))
-    room = (memory_bytes - plan.peak_bytes(count, dim)) // ((1 + SAMPLE_COPIES) * 4 * dim)
+    room = (memory_bytes - plan.peak_bytes(count, dim)) // (2 * 4 * dim)
     sample = min(wanted, max(room, shape.least))
     if sample < shape.least:
         raise ConfigurationError(
