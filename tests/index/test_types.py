@@ -420,6 +420,13 @@ def test_what_cannot_be_built_is_refused_in_words(type_: str, bytes_per_vector: 
         plan_index(type_, bytes_per_vector, True, 10_000_000, 384, memory)
 
 
+def numbered(folder: Path, count: int) -> Path:
+    """A corpus of so many short texts."""
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": str(n), "text": str(n)}) + "\n" for n in range(count)))
+    return corpus
+
+
 @pytest.mark.parametrize(
     ("type_", "sentence"),
     [
@@ -433,8 +440,7 @@ def test_a_wrong_factory_string_is_one_sentence(
     tmp_path: Path, type_: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder, "_encoder", Numbered)
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"_id": str(n), "text": str(n)}) + "\n" for n in range(40)))
+    corpus = numbered(tmp_path, 40)
     encoded: list[str] = []
     with pytest.raises(ConfigurationError, match=sentence):
         build_index(
@@ -475,8 +481,7 @@ def test_what_faiss_takes_and_cannot_build_is_refused_before_anything_is_read(
     tmp_path: Path, factory: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder, "_encoder", Numbered)
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"_id": str(n), "text": str(n)}) + "\n" for n in range(100)))
+    corpus = numbered(tmp_path, 100)
     stages: list[str] = []
     with pytest.raises(ConfigurationError, match=sentence) as caught:
         build_index([corpus], tmp_path / "out", BuildOptions(device="cpu", type=factory), lambda *told: stages.append(told[0]))
