@@ -5,7 +5,7 @@ memory of workers, recall.
 
 Vectors are real embeddings (by default those of the demo index), each with noise of `--noise` times its length, brought back to
 length 1. `build cs` and `open cs` are seconds of processor time, of all cores together, which neighbours on the machine disturb
-least; `peak` is the memory of its own (not mapped) that a build took at the most beyond what the process had before. Graphs are
+least; `peak` is the memory of its own (not mapped) that a build took at the most beyond what its process had before. Graphs are
 built with the same M and efConstruction on all cores; everybody is queried on one thread, one batch of all queries, timed by the
 processor. QPS@0.95 is that of the least effort whose recall@10 reaches 0.95. `pip install ragpool[bench]` brings the peers.
 """
@@ -54,22 +54,35 @@ def main() -> None:
     parser.add_argument("--peers", default="hnswlib,usearch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         worker(given.worker)
         return
+    if given.one:
+        one(given.one[0], Path(given.one[1]), given)
+        return
     with tempfile.TemporaryDirectory() as folder:
         path, queries = vectors(Path(folder), given)
         matrix = np.memmap(path, dtype="<f4", mode="r").reshape(given.rows, -1)
-        truth = true_neighbours(blocks_of(matrix), queries, np.full(len(queries), -1))
-        np.save(Path(folder, "queries.npy"), queries[:64])
+        np.save(Path(folder, "truth.npy"), true_neighbours(blocks_of(matrix), queries, np.full(len(queries), -1)))
+        np.save(Path(folder, "queries.npy"), queries)
         print(f"{given.rows:,} x {matrix.shape[1]}, {len(queries):,} queries, built on {given.threads} threads, queried on 1\n")
         print(f"{'':<9}{'build cs':>9}{'peak MB':>9}{'MB':>9}{'in memory':>10}{'open cs':>8}{'PSS 1':>8}{'PSS 4':>8}"
               f"{'recall':>8}{'QPS':>8}{'QPS@0.95':>10}")  # fmt: skip
-        for name in filter(None, given.types.split(",")):
-            ours(name, path, matrix, queries, truth, Path(folder), given.threads)
-        for name in filter(None, given.peers.split(",")):
-            {"hnswlib": of_hnswlib, "usearch": of_usearch}[name](matrix, queries, truth, Path(folder), given.threads)
+        for name in filter(None, f"{given.types},{given.peers}".split(",")):
+            subprocess.run([sys.executable, *sys.argv, "--one", name, folder], check=True)
+
+
+def one(name: str, folder: Path, given: argparse.Namespace) -> None:
+    """A line of the table, in a process of its own: what another build left in memory would count for less of this one's."""
+    matrix = np.memmap(folder / "rows", dtype="<f4", mode="r").reshape(given.rows, -1)
+    asked_for = (matrix, np.load(folder / "queries.npy"), np.load(folder / "truth.npy"), folder, given.threads)
+    peer = {"hnswlib": of_hnswlib, "usearch": of_usearch}.get(name)
+    if peer:
+        peer(*asked_for)
+    else:
+        ours(name, *asked_for)
 
 
 def vectors(folder: Path, given: argparse.Namespace) -> tuple[Path, Floats]:
@@ -93,9 +106,9 @@ def vectors(folder: Path, given: argparse.Namespace) -> tuple[Path, Floats]:
 # ---- ours ------------------------------------------------------------------------------------------------------------
 
 
-def ours(name: str, path: Path, matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
+def ours(name: str, matrix: Floats, queries: Floats, truth: NDArray[np.int64], folder: Path, threads: int) -> None:
     with Building() as build:
-        out = made_index(path, *matrix.shape, folder / name, name, threads)
+        out = made_index(folder / "rows", *matrix.shape, folder / name, name, threads)
     verify_once(open_index(out), folder / "cache")
     one_thread()
     began = time.process_time()
@@ -139,7 +152,7 @@ def memory(out: Path, folder: Path, workers: int) -> float:
 def worker(given: str) -> None:
     """Loads the libraries and waits; opens the index, searches and waits; ends."""
     out, file = json.loads(given)
-    queries = np.load(file)
+    queries = np.load(file)[:64]
     one_thread()
     print("up", flush=True)
     sys.stdin.readline()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .build_passages import Progress
 from .faiss_files import import_faiss, innermost
-from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION, ROTATING_ROWS
+from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION, POINTS_PER_CODE, ROTATING_ROWS
 from .vectors import let_go, taken
 
 TRAINING = "training"
@@ -22,8 +22,11 @@ OPQ = (8, 10, 2, ROTATING_ROWS)
 """Rounds, rounds of the first and of every further quantiser, and rows that the rotation is trained with: a tenth of what faiss
 takes by itself, for nearly all of the gain (docs/indexes.md)."""
 
-_POINTS_PER_CODE = 64
-"""Rows that train each centroid of a product quantiser in an inverted file, whose residuals are held besides."""
+_GRAPH_ROWS = 8_192
+"""Rows that a graph takes at a time: each time faiss makes a lock for every row that is there."""
+
+_BY_KMEANS = "\0"
+"""`quantizer_trains_alone` of lists whose centroids k-means finds, and their quantiser keeps."""
 
 Matrix = NDArray[np.float32]
 
@@ -54,13 +57,9 @@ def train(index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int, opq:
     if hasattr(coded, "pq"):
         coded.pq.cp.seed = seed % (1 << 31)
         coded.pq.cp.min_points_per_centroid = 1
-        coded.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
-    if index.is_trained:
-        return
-    if isinstance(index, faiss.IndexPreTransform):
+        coded.pq.cp.max_points_per_centroid = POINTS_PER_CODE
+    if not index.is_trained:
         _train_behind(faiss, index, matrix, sample, opq[3])
-    else:
-        index.train(taken(matrix, sample))
 
 
 def _train_behind(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], rotating: int) -> None:
@@ -69,12 +68,37 @@ def _train_behind(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int
     turns = _turns(faiss, index)
     for number, turn in enumerate(turns):
         if not turn.is_trained:
-            step = -(-len(sample) // max(rotating, 2 * turn.d_in)) if isinstance(turn, faiss.OPQMatrix) else 1
-            turn.train(_turned(turns[:number], matrix, sample[::step]))
-    index.is_trained = True
-    inner = faiss.downcast_index(index.index)
-    if not inner.is_trained:
+            wanted = max(rotating, 2 * turn.d_in) if isinstance(turn, faiss.OPQMatrix) else len(sample)
+            turn.train(_turned(turns[:number], matrix, _spread(sample, wanted)))
+    inner = faiss.downcast_index(index.index) if turns else index
+    if type(inner) is faiss.IndexIVFPQ and inner.by_residual and inner.quantizer_trains_alone == _BY_KMEANS:
+        _train_residuals(faiss, inner, turns, matrix, sample)
+    elif not inner.is_trained:
         inner.train(_turned(turns, matrix, sample))
+    index.is_trained = True
+
+
+def _train_residuals(faiss: Any, ivf: Any, turns: Sequence[Any], matrix: Matrix, sample: NDArray[np.int64]) -> None:
+    """As `IndexIVFPQ.train` does it, with less in hand: rows in bfloat16 train the centroids of the lists, then as many in
+    float32 as the codes want become residuals where they stand."""
+    codec = faiss.IndexScalarQuantizer(ivf.d, faiss.ScalarQuantizer.QT_bf16)
+    coded = np.empty((len(sample), codec.sa_code_size()), dtype=np.uint8)
+    for first in range(0, len(sample), BLOCK_ROWS):
+        coded[first : first + BLOCK_ROWS] = codec.sa_encode(_turned(turns, matrix, sample[first : first + BLOCK_ROWS]))
+    ivf.cp.decode_block_size = BLOCK_ROWS
+    faiss.Clustering(ivf.d, ivf.nlist, ivf.cp).train_encoded(coded, codec, ivf.quantizer)
+    del coded
+    rows = _turned(turns, matrix, _spread(sample, ivf.pq.ksub * ivf.pq.cp.max_points_per_centroid))
+    for first in range(0, len(rows), BLOCK_ROWS):
+        block = rows[first : first + BLOCK_ROWS]
+        block -= ivf.quantizer.reconstruct_batch(ivf.quantizer.assign(block, 1)[:, 0])
+    ivf.train_encoder(len(rows), faiss.swig_ptr(rows), None)
+    ivf.is_trained = True
+
+
+def _spread(sample: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """`count` of the sample at even distances, all where it has no more."""
+    return sample[np.arange(min(count, len(sample))) * len(sample) // min(count, len(sample))]
 
 
 def _turns(faiss: Any, index: Any) -> list[Any]:
@@ -113,6 +137,7 @@ def fill(index: Any, matrix: Matrix, progress: Progress) -> None:
         step = len(matrix)  # they take all rows in one call
     elif isinstance(inner, faiss.IndexHNSW):
         _reserve_graph(faiss, inner, len(matrix))
+        step = _GRAPH_ROWS
     else:
         _reserve_codes(inner, len(matrix))
     if isinstance(index, faiss.IndexRefine):

@@ -32,6 +32,7 @@ _EF_LEAST = 16
 _EF_MOST = 1_024
 _MEASURED_S = 1.0
 _BATCH = 32
+_COMPARED_ROWS = 1_024
 
 Matrix = NDArray[np.float32]
 
@@ -69,9 +70,9 @@ def make_part(
 
 
 def blocks_of(matrix: Matrix) -> Iterator[Matrix]:
-    """A few thousand rows at a time, so that no copy of all is ever made."""
-    for first in range(0, len(matrix), 2_048):
-        yield np.asarray(matrix[first : first + 2_048])
+    """A few rows at a time, so that no copy of all is ever made."""
+    for first in range(0, len(matrix), _COMPARED_ROWS):
+        yield np.asarray(matrix[first : first + _COMPARED_ROWS])
         let_go(matrix)
 
 

@@ -30,14 +30,20 @@ PART_PEAK = 1.3
 HELD_OUT = 256
 """Rows, at most a quarter of all, that calibrate and are not trained on."""
 
-ROTATING_ROWS = 8_192
+ROTATING_ROWS = 4_096
 """Rows, at most, that train a rotation, of which faiss holds six copies beside them."""
 
-BLOCK_ROWS = 8_192
-"""Rows that are added at a time: work enough for all threads, and little memory beside the part."""
+POINTS_PER_CODE = 64
+"""Rows, at most, that train each centroid of the codes in an inverted file, whose residuals are held besides."""
+
+BLOCK_ROWS = 2_048
+"""Rows that are taken in hand at a time: work enough for all threads, and little memory beside the part."""
 
 _SAMPLE_ROWS = 65_536
 """Of a factory string: what faiss itself takes for 256 centroids."""
+
+PQ_SUFFIX = "np"
+"""Of codes whose centroids stand in the order in which they were found."""
 
 _FREE_SHARE = 0.5
 _LISTS_MAX = 65_536
@@ -76,12 +82,19 @@ class Plan:
     sample_rows: int = 0
 
     def peak_bytes(self, count: int, dim: int) -> int:
-        """Memory that its build takes beyond the encoding's, at the most: the part, the sample and a copy that faiss makes of it,
-        and blocks in which rows are transformed and added; before these what a rotation is trained with."""
+        """Memory that its build takes beyond the encoding's, at the most: the part, what trains it, and blocks in which rows are
+        transformed and added; before these what a rotation is trained with."""
         if not self.part_bytes:
             return 0
-        rows = max(2 * (self.sample_rows + min(count, BLOCK_ROWS)), 7 * min(self.sample_rows, ROTATING_ROWS))
+        rows = max(self._training_rows() + 2 * min(count, BLOCK_ROWS), 7 * min(self.sample_rows, ROTATING_ROWS))
         return int(PART_PEAK * self.part_bytes) + 4 * dim * rows
+
+    def _training_rows(self) -> int:
+        """As many rows of float32 are held at once: the sample and a copy that faiss makes of it. The codes of `compact` are
+        trained in two steps instead (see `faiss_fill`)."""
+        if self.type == COMPACT and self.factory.endswith(PQ_SUFFIX):
+            return max(self.sample_rows // 2, min(self.sample_rows, 256 * POINTS_PER_CODE))
+        return 2 * self.sample_rows
 
 
 def plan_index(
@@ -173,7 +186,7 @@ def _compact(bytes_per_vector: int, refine: bool, count: int, dim: int) -> Plan:
     codes = _quantisers(bytes_per_vector, dim)
     width = dim // codes * codes
     part = count * (codes + ID_BYTES) + 4 * width * (lists + 256 + dim)
-    return Plan(COMPACT, f"OPQ{codes}_{width},IVF{lists},PQ{codes}np", part, refine, sample_rows=sample)
+    return Plan(COMPACT, f"OPQ{codes}_{width},IVF{lists},PQ{codes}{PQ_SUFFIX}", part, refine, sample_rows=sample)
 
 
 def _quantisers(bytes_per_vector: int, dim: int) -> int:
