@@ -111,8 +111,9 @@ def _offline(both: Twins, queries: Iterator[str], plan: Plan, ours: Sequence[Rou
     rate = (ours[-1].open_rate if ours else 0.0) or 0.8 * ceiling.qps
     random = Random(1)
     arrivals = list(itertools.accumulate(random.expovariate(rate) for _ in range(IDEAL_ARRIVALS)))
-    p99, batch = ideal_p99(arrivals, service, WORKERS)
-    return report.Offline(ceiling, single, p99 * 1e3, batch)
+    in_process = ideal_p99(arrivals, service, WORKERS)
+    in_workers = ideal_p99(arrivals, ours[-1].open_batch_s, WORKERS) if ours and ours[-1].open_batch_s else None
+    return report.Offline(ceiling, single, report.Ideal.of(in_process), report.Ideal.of(in_workers))
 
 
 def _middle(offline: Sequence[report.Offline]) -> report.Offline:
@@ -120,8 +121,8 @@ def _middle(offline: Sequence[report.Offline]) -> report.Offline:
     return report.Offline(
         Ceiling(median(one.ceiling.qps for one in offline), median(one.ceiling.cpu_ms for one in offline), best.ceiling.batch),
         median(one.single_ms for one in offline),
-        median(one.ideal_p99_ms for one in offline),
-        best.ideal_batch,
+        report.Ideal(median(one.in_process.p99_ms for one in offline), best.in_process.batch),
+        report.Ideal(median(one.in_workers.p99_ms for one in offline), best.in_workers.batch),
     )
 
 

@@ -20,14 +20,13 @@ from typing import Any
 
 from ragpool.conf.cores import thread_environment
 
-from .records import Ceiling
+from .records import SERVICE_SIZES, Ceiling
 from .servers.work import TOP_K
 
 WINDOW = 100
 FASTEST = 600
 """Queries that one process is given for each second of a job. One that is faster ends its job earlier."""
 BATCHES = (4, 8, 16, 32)
-SERVICE_SIZES = (1, 2, 4, 8, 16, 32)
 _BENCHMARKS = Path(__file__).resolve().parent.parent
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ragpool.client import AsyncClient, RagpoolError
@@ -21,6 +21,7 @@ from ragpool.conf.cores import thread_environment, usable_cores
 
 from .driver import Ask, AskFailed
 from .http1 import HttpClient, HttpFailed
+from .ideal import Stages
 from .processes import DidNotStart, Server, free_port, started
 from .records import OURS, PLUGGED, STOCK, Contestant
 from .servers.work import TOP_K, Given
@@ -57,11 +58,12 @@ def others() -> list[Contestant]:
 
 @dataclass(frozen=True)
 class Serving:
-    """A contestant that gives answers."""
+    """A contestant that gives answers. `stages`: what workers of ours told with each of them."""
 
     server: Server
     ask: Ask
     worker_pids: tuple[int, ...] = ()
+    stages: list[Stages] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -102,11 +104,12 @@ async def _pool(contestant: Contestant, index: Path) -> AsyncIterator[Serving]:
     environment = {"HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="bl-") as folder, started([*command, "--run-dir", folder], environment) as server:
         async with AsyncClient(url) as client:
-            ask = pool_ask(client)
+            stages: list[Stages] = []
+            ask = pool_ask(client, stages)
             await _until_answering(server, ask)
             await until_settled(server)
             slots = (await client.status())["slots"]
-            yield Serving(server, ask, tuple(slot["pid"] for slot in slots if slot["pid"]))
+            yield Serving(server, ask, tuple(slot["pid"] for slot in slots if slot["pid"]), stages)
 
 
 async def _until_answering(server: Server, ask: Ask) -> None:
@@ -172,7 +175,9 @@ def _batch_hits(answer: bytes) -> list[dict[str, str]]:
     return hits
 
 
-def pool_ask(client: AsyncClient) -> Ask:
+def pool_ask(client: AsyncClient, stages: list[Stages]) -> Ask:
+    """`stages` grows by what is told with each answer, the time in the broker's queue aside."""
+
     async def ask(query: str) -> list[str]:
         try:
             found = await client.search(query, top_k=TOP_K)
@@ -180,6 +185,7 @@ def pool_ask(client: AsyncClient) -> Ask:
             raise AskFailed(str(error)) from None
         if len(found) != TOP_K:
             raise AskFailed(f"{len(found)} passages came")
+        stages.append(tuple(ms for stage, ms in found.timings_ms.items() if stage != "queue"))
         return [hit.id for hit in found]
 
     return ask

@@ -7,9 +7,28 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import StatisticsError, fmean, linear_regression
 
 from .stats import percentile
+
+Stages = tuple[float, ...]
+"""Milliseconds of each stage that a worker told with an answer. They are those of the batch: all of its answers tell the same."""
+
+
+def batch_s(answers: Iterable[Stages], sizes: Sequence[int]) -> dict[int, float]:
+    """Seconds that batches of these sizes took a worker, on the line of least squares through those that `answers` came in; empty
+    without any."""
+    batches = Counter(answers)
+    if not batches:
+        return {}
+    seconds = [sum(stages) / 1e3 for stages in batches]
+    try:
+        slope, intercept = linear_regression(list(batches.values()), seconds)
+    except StatisticsError:  # all of one size
+        slope, intercept = 0.0, fmean(seconds)
+    return {size: max(intercept + slope * size, min(seconds)) for size in sizes}
 
 
 def service_s(measured: Mapping[int, float], size: int) -> float:

@@ -10,8 +10,9 @@ from statistics import median
 
 from .contestants import Serving, serving, until_settled
 from .driver import AskFailed, Timing, burst, closed_loop, open_loop
+from .ideal import batch_s
 from .processes import cpu_s, pss_mb
-from .records import BURSTS, MEMORY_AT, Contestant, Round
+from .records import BURSTS, MEMORY_AT, SERVICE_SIZES, Contestant, Round
 from .servers.work import TOP_K
 from .stats import Point, percentile, point, right
 from .truth import Scores
@@ -65,6 +66,7 @@ async def run_round(
         rate, latencies = 0.0, list[float]()
         if found.worker_pids and points[MEMORY_AT].qps:
             rate = 0.8 * points[MEMORY_AT].qps
+            found.stages.clear()
             latencies = await open_loop(found.ask, queries, rate, plan.open_s, seed=1)
         return Round(
             points,
@@ -75,6 +77,7 @@ async def run_round(
             worker_ms,
             rate,
             [percentile(latencies, share) * 1e3 for share in (0.5, 0.99)],
+            batch_s(found.stages, SERVICE_SIZES) if rate else {},
         )
 
 

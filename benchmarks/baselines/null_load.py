@@ -54,7 +54,7 @@ async def _http(port: int, seconds: float) -> float:
 
 async def _pool(url: str, seconds: float) -> float:
     async with AsyncClient(url) as client:
-        return await _cost_us(pool_ask(client), seconds)
+        return await _cost_us(pool_ask(client, []), seconds)
 
 
 def costs_us(seconds: float) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .stats import Point
 
@@ -12,6 +12,7 @@ PLUGGED = "plugged"
 OURS = "ours"
 
 BURSTS = (10, 100)
+SERVICE_SIZES = (1, 2, 4, 8, 16, 32)
 MEMORY_AT = 100
 """The concurrency that servers are tuned and compared at; bursts and memory are measured after it."""
 
@@ -55,6 +56,8 @@ class Round:
     worker_cpu_ms: float = 0.0
     open_rate: float = 0.0
     open_ms: Sequence[float] = ()
+    open_batch_s: Mapping[int, float] = field(default_factory=dict)
+    """What batches took the workers in the open loop, by their size."""
 
 
 @dataclass(frozen=True)

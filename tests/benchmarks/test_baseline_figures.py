@@ -6,7 +6,7 @@ import math
 
 import pytest
 from baselines import report
-from baselines.ideal import ideal_p99, service_s, sojourns
+from baselines.ideal import batch_s, ideal_p99, service_s, sojourns
 from baselines.records import OURS, PLUGGED, STOCK, Ceiling, Contestant, Round
 from baselines.stats import Point, Seen, Window, middle, percentile, point, right
 from baselines.tuning import Tuned, options
@@ -77,6 +77,13 @@ def test_between_measured_sizes_time_grows_in_a_line() -> None:
     assert [service_s(measured, size) for size in (1, 2, 6, 8, 16)] == [1.0, 2.0, 5.0, 6.0, 12.0]
 
 
+def test_what_batches_took_is_read_off_the_answers_that_tell_the_same() -> None:
+    answers = [(0.5, 1.5)] + 3 * [(1.0, 5.0)] + [(0.5, 9.5)] * 5  # one, three and five in 2, 6 and 10 ms
+    assert batch_s(answers, (1, 2, 8)) == pytest.approx({1: 0.002, 2: 0.004, 8: 0.016})
+    assert batch_s(2 * [(1.0, 3.0)], (1, 4)) == pytest.approx({1: 0.004, 4: 0.004})
+    assert batch_s([], (1, 4)) == {}
+
+
 arrivals_lists = st.lists(st.floats(0, 100), min_size=1, max_size=60).map(sorted)
 
 
@@ -112,7 +119,7 @@ def row(name: str, kind: str, qps: float, p99_ms: float) -> report.Row:
     return report.Row(Contestant(name, "module", "/", kind), [one])
 
 
-OFFLINE = report.Offline(Ceiling(500.0, 4.0, 8), single_ms=10.0, ideal_p99_ms=20.0, ideal_batch=8)
+OFFLINE = report.Offline(Ceiling(500.0, 4.0, 8), 10.0, report.Ideal(20.0, 8), report.Ideal(40.0, 16))
 
 
 def test_the_last_line_names_the_best_stock_server_not_one_with_our_engine() -> None:
