@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -178,7 +179,7 @@ def descriptors(pid: int) -> int:
 def percentile(values: Sequence[float], share: float) -> float:
     """Nearest rank; `values` need not be sorted. 0 without any."""
     ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(share * len(ranked)))] if ranked else 0.0
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else 0.0
 
 
 @dataclass(frozen=True)

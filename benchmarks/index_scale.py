@@ -67,9 +67,12 @@ def main() -> None:
         matrix = np.memmap(path, dtype="<f4", mode="r").reshape(given.rows, -1)
         np.save(Path(folder, "truth.npy"), true_neighbours(blocks_of(matrix), queries, np.full(len(queries), -1)))
         np.save(Path(folder, "queries.npy"), queries)
-        print(f"{given.rows:,} x {matrix.shape[1]}, {len(queries):,} queries, built on {given.threads} threads, queried on 1\n")
+        print(
+            f"{given.rows:,} x {matrix.shape[1]}, {len(queries):,} queries, built on {given.threads} threads, queried on 1\n",
+            flush=True,
+        )
         print(f"{'':<9}{'build cs':>9}{'peak MB':>9}{'MB':>9}{'in memory':>10}{'open cs':>8}{'PSS 1':>8}{'PSS 4':>8}"
-              f"{'recall':>8}{'QPS':>8}{'QPS@0.95':>10}")  # fmt: skip
+              f"{'recall':>8}{'QPS':>8}{'QPS@0.95':>10}", flush=True)  # fmt: skip
         for name in filter(None, f"{given.types},{given.peers}".split(",")):
             subprocess.run([sys.executable, *sys.argv, "--one", name, folder], check=True)
 

@@ -16,7 +16,10 @@ from baselines import corpus
 from ragpool.client import Client
 
 TOP_K = 5
-BATCH = 16
+BATCH = 32
+
+READY_S = 180.0
+"""How long the last worker may take to load."""
 
 
 def questions(count: int) -> list[str]:
@@ -26,7 +29,7 @@ def questions(count: int) -> list[str]:
 
 @contextmanager
 def pool(port: int, *flags: str) -> Iterator[str]:
-    """A pool of CPU workers, two of them on the demo index unless `flags` say otherwise; its address."""
+    """A pool of CPU workers, two of them on the demo index unless `flags` say otherwise; its address once all are ready."""
     url = f"tcp://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as run_dir:
         command = [str(Path(sys.executable).parent / "rag-broker"), "start", "--device", "cpu"]
@@ -35,15 +38,27 @@ def pool(port: int, *flags: str) -> Iterator[str]:
         try:
             if process.stdout is None or not any(line.startswith("ready") for line in process.stdout):
                 raise SystemExit("the pool did not start")
+            _until_all_ready(url)
             yield url
         finally:
             process.terminate()
             process.wait(60)
 
 
+def _until_all_ready(url: str) -> None:
+    """The pool itself is ready once one worker answers."""
+    give_up = time.monotonic() + READY_S
+    with Client(url) as client:
+        while not all(slot["state"] == "ready" for slot in client.status()["slots"]):
+            if time.monotonic() > give_up:
+                raise SystemExit(f"not all workers were ready within {READY_S:g} s")
+            time.sleep(0.1)
+
+
 def closed_loop(url: str, asked: list[str], callers: int) -> tuple[float, list[float]]:
-    """(queries a second, milliseconds of each) with `callers` that each wait for their answer."""
-    left, latencies, lock = iter(asked), [], threading.Lock()
+    """(queries a second, milliseconds of each) with `callers` that each wait for their answer. Raises `SystemExit` where one
+    fails."""
+    left, latencies, lock = iter(asked), list[float](), threading.Lock()
 
     def call() -> None:
         while True:
@@ -63,4 +78,7 @@ def closed_loop(url: str, asked: list[str], callers: int) -> tuple[float, list[f
             thread.start()
         for thread in threads:
             thread.join()
-        return len(asked) / (time.perf_counter() - began), latencies
+        took = time.perf_counter() - began
+    if len(latencies) < len(asked):
+        raise SystemExit(f"{len(asked) - len(latencies)} of {len(asked)} queries were not answered")
+    return len(asked) / took, latencies

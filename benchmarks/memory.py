@@ -7,6 +7,7 @@ workers is the memory they take together. The last line is `further worker N MiB
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ragpool.index.manifest import FLAT, read_manifest
 
 STEP = 10_000
 ASKED = 64
+TURNS = 100
 
 
 def random_index(folder: Path, count: int) -> Path:
@@ -37,8 +39,12 @@ def random_index(folder: Path, count: int) -> Path:
 def measure(index: Path, workers: int, port: int) -> tuple[float, dict[str, int]]:
     """(MiB PSS of all workers, KiB of their mappings of the index) after each has searched."""
     with pool(port, "--index", str(index), "--workers", str(workers)) as url, Client(url) as client:
-        client.search_many(questions(ASKED * workers), top_k=5)
-        pids = [worker["pid"] for worker in client.status()["workers"]]
+        asked = iter(questions(ASKED * workers * TURNS))
+        told = client.status()["workers"]
+        while not all(worker["served"] for worker in told):
+            client.search_many(list(itertools.islice(asked, ASKED * workers)), top_k=5)
+            told = client.status()["workers"]
+        pids = [worker["pid"] for worker in told]
         mapped: dict[str, int] = {}
         for pid in pids:
             for name, kib in mappings_kib(pid, index).items():

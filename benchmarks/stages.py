@@ -34,10 +34,11 @@ class Saturation:
     def __init__(self, client: Client, callers: int) -> None:
         self._client = client
         self._callers = callers
+        self._answered: list[str] = []
         self.batches: set[Batch] = set()
 
     def run(self, asked: list[str]) -> float:
-        """Seconds that it took."""
+        """Seconds that it took. Raises `SystemExit` where a query fails."""
         left, lock = iter(asked), threading.Lock()
 
         def call() -> None:
@@ -48,6 +49,7 @@ class Saturation:
                     return
                 timings = self._client.search(query, top_k=TOP_K).timings_ms
                 self.batches.add(tuple((stage, timings[stage]) for stage in STAGES))
+                self._answered.append(query)
 
         threads = [threading.Thread(target=call) for _ in range(self._callers)]
         began = time.perf_counter()
@@ -55,6 +57,8 @@ class Saturation:
             thread.start()
         for thread in threads:
             thread.join()
+        if len(self._answered) < len(asked):
+            raise SystemExit(f"{len(asked) - len(self._answered)} of {len(asked)} queries were not answered")
         return time.perf_counter() - began
 
 
@@ -114,16 +118,23 @@ def floor(index_dir: Path, asked: list[str]) -> list[tuple[str, str]]:
     """What model and rows ask of one core, and what it gives."""
     import torch
     from ragpool.index.model_loading import load_model
+    from ragpool.index.packed import PackedLinear
     from ragpool.index.store import open_index
 
     torch.set_num_threads(1)
     index = open_index(index_dir)
     model = load_model(index.manifest.model.name, torch.device("cpu"), "float32", index.manifest.normalized).model
     tokens = statistics.mean(len(ids) for ids in model.tokenizer(asked)["input_ids"])
-    weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embeddings" not in name)
+    unused = ("embeddings", "pooler")  # looked up, and loaded but not run
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and not any(word in name for word in unused))
     multiplied = 2 * weights * tokens
-    a, b = torch.randn(16 * 16, 384), torch.randn(384, 1536)
-    rate = 2 * a.shape[0] * 384 * 1536 / best_s(lambda: a @ b)
+    tokens_at_once, layer = torch.randn(256, 384), torch.nn.Linear(384, 1536)
+    with torch.inference_mode():
+        products: list[Callable[[], Any]] = [lambda: layer(tokens_at_once)]
+        if torch._C._has_mkldnn:
+            packed = PackedLinear(layer)
+            products.append(lambda: packed(tokens_at_once))
+        rate = 2 * tokens_at_once.shape[0] * 384 * 1536 / min(map(best_s, products))
     wide_a, wide_b = torch.randn(BATCH, index.dim).bfloat16(), torch.randn(32_768, index.dim).bfloat16()
     half_rate = 2 * BATCH * wide_b.numel() / best_s(lambda: wide_a @ wide_b.T)
     large = np.ones(1 << 27, np.uint8).view(np.uint64)

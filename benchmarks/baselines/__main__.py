@@ -33,7 +33,7 @@ from .null_load import costs_us
 from .processes import DidNotStart, adopt_orphans
 from .records import OURS, Ceiling, Contestant, Round
 from .truth import known_answers
-from .tuning import Tuned, tune
+from .tuning import Tuned, installed_versions, tune
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHECKED = 60
@@ -50,7 +50,7 @@ def main() -> None:
     plan = QUICK if options.quick else FULL
     data = corpus.of_data(options.data, options.cache) if options.data else corpus.demo()
     asked = Questions(data.questions, plan.rounds)
-    tuned = Tuned.read(options.cache / "tuned.json", _conditions(data))
+    tuned = Tuned.read(options.cache / "tuned.json", _conditions(data, options.bench_python))
     field = [one for one in [pool(), *others()] if not options.only or any(word in one.key for word in options.only)]
     python = str(options.bench_python)
     asyncio.run(_once(data.index))
@@ -149,11 +149,12 @@ def _header(data: corpus.Corpus, plan: Plan, cost_us: tuple[float, float]) -> st
     )
 
 
-def _conditions(data: corpus.Corpus) -> dict[str, str]:
+def _conditions(data: corpus.Corpus, bench_python: Path) -> dict[str, str]:
     """What tuned options hold for."""
     manifest = read_manifest(data.index)
     found = {"processor": _processor(), "cores": str(usable_cores()), "index": manifest.version}
-    return found | {name: version(name) for name in MATTER if find_spec(name)}
+    found |= {name: version(name) for name in MATTER if find_spec(name)}
+    return found | installed_versions(bench_python)
 
 
 def _processor() -> str:

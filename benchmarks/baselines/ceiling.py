@@ -1,7 +1,8 @@
 """The offline ceiling: what the same encoder, engine and store reach with nobody to talk to.
 
-As many processes as the pool has workers, one thread each, all at once: windows of 100 queries sorted by length and cut into
-batches, then encode, search, fetch. Run as a program it is one of these processes: a job a line on stdin, a result on stdout.
+As many processes as the pool has workers, each with as many threads and on cores of its own as these are, all at once: windows
+of 100 queries sorted by length and cut into batches, then encode, search, fetch. Run as a program it is one of these processes: a
+job a line on stdin, a result on stdout.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ragpool.conf.cores import thread_environment
+from ragpool.conf.cores import keep_to_share, thread_environment, usable_cores
 
 from .records import SERVICE_SIZES, Ceiling
 from .servers.work import TOP_K
@@ -73,11 +74,15 @@ class Twins:
 
 @contextmanager
 def twins(index: Path, count: int) -> Iterator[Twins]:
-    """`count` processes with one thread each, ended with the block."""
+    """`count` processes, ended with the block."""
     command = [sys.executable, "-m", f"{__package__}.ceiling", str(index)]
-    environment = {**os.environ, **thread_environment(1), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(_BENCHMARKS)}
+    threads = thread_environment(max(1, usable_cores() // count))
+    environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(_BENCHMARKS)}
     processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)
+        subprocess.Popen(
+            [*command, str(number), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for number in range(count)
     ]
     try:
         for process in processes:
@@ -151,7 +156,11 @@ def _single(work: Work, queries: list[str]) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("index")
-    work = _load(parser.parse_args().index)
+    parser.add_argument("number", type=int)
+    parser.add_argument("count", type=int)
+    options = parser.parse_args()
+    work = _load(options.index)
+    keep_to_share(options.number, options.count)
     for size in SERVICE_SIZES:
         work(["what is the first question", "and which is the second one of them"][:size] * max(1, size // 2))
     print("{}", flush=True)

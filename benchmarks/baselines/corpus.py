@@ -6,6 +6,7 @@ asked: `nq_questions.txt` and every `queries.jsonl`. Without one, the demo index
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
@@ -54,11 +55,12 @@ def demo_questions() -> list[str]:
 
 
 def of_data(data: Path, cache: Path) -> Corpus:
-    """The corpora of `data` as one index under `cache`; built where it is missing. Raises SystemExit where there are none."""
+    """The corpora of `data` as one index under `cache`; built where there is none of these files. Raises SystemExit where there
+    are none."""
     sources = sorted(path for path in data.rglob("corpus.jsonl*") if path.name in ("corpus.jsonl", "corpus.jsonl.gz"))
     if not sources:
         raise SystemExit(f"there is no corpus.jsonl in {data}")
-    folder = cache / "index"
+    folder = cache / f"index-{fingerprint(sources)}"
     if not (folder / MANIFEST_NAME).exists():
         cache.mkdir(parents=True, exist_ok=True)
         cut = cache / "corpus.jsonl"
@@ -67,6 +69,12 @@ def of_data(data: Path, cache: Path) -> Corpus:
         _build(str(cut), "--out", str(folder))
     names = " and ".join(path.parent.name for path in sources)
     return Corpus(folder, f"{names}, cut into passages", _distinct(_asked(data)))
+
+
+def fingerprint(sources: Iterable[Path]) -> str:
+    """Differs where the files do: their folders' names, sizes and times."""
+    told = [(path.parent.name, path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def passages(sources: Iterable[Path]) -> Iterator[dict[str, str]]:

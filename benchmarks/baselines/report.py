@@ -114,9 +114,9 @@ def ratios(rows: Sequence[Row], callers: Sequence[int], offline: Offline) -> lis
         f"  ideal queue, batches as in process: {_beside(p99, offline.in_process)}",
         f"  ideal queue, batches as in the workers meanwhile: {_beside(p99, offline.in_workers)}",
     ]
-    stock = [row for row in others if row.contestant.kind == STOCK]
     for count in (100, 500):
-        if stock and count in callers:
+        stock = [row for row in others if row.contestant.kind == STOCK and count in callers and row.at(count).qps]
+        if stock:
             best = max(stock, key=lambda row: row.at(count).qps)
             times = ours.at(count).qps / best.at(count).qps
             found.append(
@@ -151,7 +151,7 @@ def last_line(rows: Sequence[Row], ceiling: Ceiling) -> str:
     ran = [row for row in rows if row.rounds]
     rates = {row.contestant.name: row.at(MEMORY_AT).qps for row in ran if row.contestant.kind == STOCK}
     ours = next((row.at(MEMORY_AT).qps for row in ran if row.contestant.kind == OURS), 0.0)
-    if not rates:
+    if not any(rates.values()):
         return f"ceiling {ours / ceiling.qps:.2f}, best baseline none ran"
     best = max(rates, key=lambda name: rates[name])
     return f"ceiling {ours / ceiling.qps:.2f}, best baseline {ours / rates[best]:.2f} ({best})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
@@ -48,7 +49,7 @@ class Point:
 def percentile(values: Sequence[float], share: float) -> float:
     """Nearest rank. Infinite without any value: nobody was answered."""
     ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(share * len(ranked)))] if ranked else float("inf")
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else float("inf")
 
 
 def point(window: Window) -> Point:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,14 @@ from .records import Contestant
 
 BATCHES = (4, 8, 16, 32)
 SECONDS = 3.0
+SERVERS = ("fastapi", "litserve", "mosec", "ray", "uvicorn")
+"""Packages of the other servers, whose versions decide too."""
+
+_VERSIONS = """
+import sys
+from importlib.metadata import distributions
+print(*(f"{one.name} {one.version}" for one in distributions() if one.name in sys.argv))
+"""
 
 Tell = Callable[[str], None]
 
@@ -45,6 +54,14 @@ class Tuned:
     def keep(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps({"of": self.of, "tried": self.tried}, indent=1))
+
+
+def installed_versions(python: Path) -> dict[str, str]:
+    """Of the other servers that `python` can import, by their packages; empty where there is no such interpreter."""
+    if not python.exists():
+        return {}
+    told = subprocess.run([str(python), "-c", _VERSIONS, *SERVERS], check=True, capture_output=True, text=True).stdout.split()
+    return dict(zip(told[::2], told[1::2], strict=True))
 
 
 def options(contestant: Contestant) -> list[Contestant]:
