@@ -10,10 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigurationError, IndexDamaged
-from .index_types import ID_BYTES, Shape, link_bytes
+from .index_types import COPIES, ID_BYTES, Shape, link_bytes
 
 PROBES = "nprobe"
 EF_SEARCH = "efSearch"
+
+_CODED_ROWS = 128
+"""Rows that a product quantiser codes at a time: of each it makes a table of all centroids, else of 262,144 at once."""
+
+_BEAMS = ("rq", "lsq", "prq", "plsq")
+"""Quantisers that add up what they find, and keep the best few ways to do so of each row."""
+
+_ITQ_COPIES = 8
+_BEAM_COPIES = 11
+"""Copies of its sample that faiss holds while it trains, where these are more than `COPIES`: of doubles, and of beams."""
+
+_ROTATION_CENTROIDS = 256
+"""Of each quantiser that OPQ trains for itself, whatever the codes behind it."""
 
 
 def import_faiss() -> Any:
@@ -22,6 +35,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError:
         raise ConfigurationError("this needs faiss: pip install 'ragpool[cpu]', or 'ragpool[gpu]' for CUDA") from None
+    faiss.cvar.product_quantizer_compute_codes_bs = _CODED_ROWS
     return faiss
 
 
@@ -69,26 +83,34 @@ def shape_of(factory: str, dim: int) -> Shape:
         row_bytes += link_bytes(inner.nsg.R)
     codes = faiss.downcast_index(inner.storage) if graph else faiss.downcast_index(ivf) if ivf is not None else inner
     centroids = 1 << int(codes.pq.nbits) if hasattr(codes, "pq") else 1
-    least = max(lists, centroids, _rows_to_turn(faiss, index), dim if hasattr(codes, "rq") else 1)
-    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + centroids), lists, least, graph)
+    turns = _all_turns(faiss, index)
+    beams = any(hasattr(codes, name) for name in _BEAMS)
+    least = max(lists, centroids, dim if beams else 1, *(_rows_to_turn(faiss, turn) for turn in turns))
+    itq = any(isinstance(turn, faiss.ITQTransform) for turn in turns)
+    copies = max(COPIES, _ITQ_COPIES if itq else 0, _BEAM_COPIES if beams else 0)
+    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + centroids), lists, least, graph, copies)
 
 
-def _rows_to_turn(faiss: Any, index: Any) -> int:
-    """The fewest rows that the transforms before an index are trained with: with fewer faiss' OPQ writes beyond its memory, and
-    a PCA has not so many values to give."""
-    index, least = faiss.downcast_index(index), 0
+def _all_turns(faiss: Any, index: Any) -> list[Any]:
+    """All transforms before an index, also behind refinements; the one given must live on."""
+    index, found = faiss.downcast_index(index), []
     while isinstance(index, (faiss.IndexPreTransform, faiss.IndexRefine)):
         if isinstance(index, faiss.IndexRefine):
             index = faiss.downcast_index(index.base_index)
             continue
-        for number in range(index.chain.size()):
-            turn = faiss.downcast_VectorTransform(index.chain.at(number))
-            if isinstance(turn, (faiss.OPQMatrix, faiss.ITQTransform)):
-                least = max(least, turn.d_in, turn.d_out)
-            elif isinstance(turn, faiss.PCAMatrix):
-                least = max(least, turn.d_out)
+        found += [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
         index = faiss.downcast_index(index.index)
-    return least
+    return found
+
+
+def _rows_to_turn(faiss: Any, turn: Any) -> int:
+    """The fewest rows that a transform is trained with: with fewer than its values faiss' OPQ writes beyond its memory, and a PCA
+    has not so many to give."""
+    if isinstance(turn, faiss.OPQMatrix):
+        return int(max(turn.d_in, turn.d_out, _ROTATION_CENTROIDS))
+    if isinstance(turn, faiss.ITQTransform):
+        return int(max(turn.d_in, turn.d_out))
+    return int(turn.d_out) if isinstance(turn, faiss.PCAMatrix) else 1
 
 
 def read_mapped(data: NDArray[np.uint8], where: str) -> Any:

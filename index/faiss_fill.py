@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .build_passages import Progress
 from .faiss_files import import_faiss, innermost
-from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION, POINTS_PER_CODE, ROTATING_ROWS
+from .index_types import BLOCK_ROWS, HNSW_EF_CONSTRUCTION, POINTS_PER_CODE, ROTATING_ROWS, rotating_rows
 from .vectors import let_go, taken
 
 TRAINING = "training"
@@ -41,14 +41,8 @@ def train(index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int, opq:
         ivf.cp.min_points_per_centroid = 1  # too few points are our business, and said in words
         ivf.cp.max_points_per_centroid = 64
     base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
-    if isinstance(base, faiss.IndexPreTransform):
-        first = faiss.downcast_VectorTransform(base.chain.at(0))
-        if isinstance(first, faiss.OPQMatrix):
-            first.niter, first.niter_pq_0, first.niter_pq, first.max_train_points = opq
-            codes = faiss.ProductQuantizer(first.d_out, first.M, 8)
-            codes.cp.min_points_per_centroid, codes.cp.seed = 1, seed % (1 << 31)
-            first.pq = codes
-            index.referenced_objects = [codes]
+    turns = _turns(faiss, base)
+    index.referenced_objects = [_rotation(faiss, turn, seed, opq) for turn in turns if isinstance(turn, faiss.OPQMatrix)]
     inner = faiss.downcast_index(ivf) if ivf is not None else innermost(index)
     graph = hasattr(inner, "hnsw")
     if graph:
@@ -62,13 +56,23 @@ def train(index: Any, matrix: Matrix, sample: NDArray[np.int64], seed: int, opq:
         _train_behind(faiss, index, matrix, sample, opq[3])
 
 
+def _rotation(faiss: Any, turn: Any, seed: int, opq: tuple[int, int, int, int]) -> Any:
+    """Sets what an OPQ is trained with; the quantiser of its own, which must live as long."""
+    turn.niter, turn.niter_pq_0, turn.niter_pq, most = opq
+    turn.max_train_points = rotating_rows(turn.d_in, turn.d_out, most)
+    turn.pq = codes = faiss.ProductQuantizer(turn.d_out, turn.M, 8)
+    codes.cp.min_points_per_centroid, codes.cp.seed = 1, seed % (1 << 31)
+    return codes
+
+
 def _train_behind(faiss: Any, index: Any, matrix: Matrix, sample: NDArray[np.int64], rotating: int) -> None:
     """One transform after the other and then what they stand before, as faiss does it; but of the sample one copy alone is held,
     as it stands behind the transforms, and a rotation takes `rotating` rows of it."""
     turns = _turns(faiss, index)
     for number, turn in enumerate(turns):
         if not turn.is_trained:
-            wanted = max(rotating, 2 * turn.d_in) if isinstance(turn, faiss.OPQMatrix) else len(sample)
+            opq = isinstance(turn, faiss.OPQMatrix)
+            wanted = rotating_rows(turn.d_in, turn.d_out, rotating) if opq else len(sample)
             turn.train(_turned(turns[:number], matrix, _spread(sample, wanted)))
     inner = faiss.downcast_index(index.index) if turns else index
     if type(inner) is faiss.IndexIVFPQ and inner.by_residual and inner.quantizer_trains_alone == _BY_KMEANS:

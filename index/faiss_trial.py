@@ -53,7 +53,7 @@ def check_factory(factory: str, dim: int, seconds: float = SECONDS) -> None:
 
 def smaller(factory: str) -> str:
     """The same kind of index with few lists: how many there are decides what it costs, not whether it can be made."""
-    return re.sub(r"IVF(\d+)", lambda found: f"IVF{min(int(found[1]), _LISTS)}", factory)
+    return re.sub(r"IVF(\d+)([kM]?)", lambda found: f"IVF{_LISTS if found[2] else min(int(found[1]), _LISTS)}", factory)
 
 
 def attempt(factory: str, dim: int) -> None:

@@ -31,7 +31,10 @@ HELD_OUT = 256
 """Rows, at most a quarter of all, that calibrate and are not trained on."""
 
 ROTATING_ROWS = 4_096
-"""Rows, at most, that train a rotation, of which faiss holds six copies beside them."""
+"""Rows, at most, that train a rotation, of which faiss holds six copies beside them; more where these have many values."""
+
+COPIES = 2
+"""Of the rows that train codes, faiss holds their residuals besides."""
 
 POINTS_PER_CODE = 64
 """Rows, at most, that train each centroid of the codes in an inverted file, whose residuals are held besides."""
@@ -60,19 +63,22 @@ ID_BYTES = 8
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What an empty index of a factory string tells: bytes a row takes, and those whatever the count; its inverted lists; the
-    fewest rows that faiss trains it with; whether it is a graph. See `faiss_files.shape_of`."""
+    fewest rows that faiss trains it with; whether it is a graph; copies of its sample that faiss holds while it trains. See
+    `faiss_files.shape_of`."""
 
     row_bytes: int
     fixed_bytes: int = 0
     lists: int = 0
     least: int = 1
     graph: bool = False
+    copies: int = COPIES
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What will be built. `factory` for faiss ("Flat" for flat), `part_bytes` an estimate of the faiss part, which must fit in
-    memory while it is built (0 for flat), `refine`: float16 rows are kept to score candidates from, `sample_rows` train it."""
+    memory while it is built (0 for flat), `refine`: float16 rows are kept to score candidates from, `sample_rows` train it, of
+    which faiss holds so many `copies`."""
 
     type: str
     factory: str
@@ -80,21 +86,30 @@ class Plan:
     refine: bool
     note: str = ""
     sample_rows: int = 0
+    copies: int = COPIES
 
     def peak_bytes(self, count: int, dim: int) -> int:
         """Memory that its build takes beyond the encoding's, at the most: the part, what trains it, and blocks in which rows are
         transformed and added; before these what a rotation is trained with."""
         if not self.part_bytes:
             return 0
-        rows = max(self._training_rows() + 2 * min(count, BLOCK_ROWS), 7 * min(self.sample_rows, ROTATING_ROWS))
-        return int(PART_PEAK * self.part_bytes) + 4 * dim * rows
+        values = dim * (self._training_rows() + 2 * min(count, BLOCK_ROWS))
+        if "OPQ" in self.factory:
+            values = max(values, 7 * dim * min(self.sample_rows, rotating_rows(dim, dim)) + 10 * dim * dim)
+        return int(PART_PEAK * self.part_bytes) + 4 * values
 
     def _training_rows(self) -> int:
-        """As many rows of float32 are held at once: the sample and a copy that faiss makes of it. The codes of `compact` are
-        trained in two steps instead (see `faiss_fill`)."""
+        """As many rows of float32 are held at once: those of the sample and the copies that faiss makes. The codes of `compact`
+        are trained in two steps instead (see `faiss_fill`)."""
         if self.type == COMPACT and self.factory.endswith(PQ_SUFFIX):
             return max(self.sample_rows // 2, min(self.sample_rows, 256 * POINTS_PER_CODE))
-        return 2 * self.sample_rows
+        return self.copies * self.sample_rows
+
+
+def rotating_rows(width: int, turned: int, most: int = ROTATING_ROWS) -> int:
+    """Rows, at most, that train a rotation from `width` to `turned` values: with fewer than values faiss writes beyond its
+    memory."""
+    return max(most, 2 * width, turned)
 
 
 def plan_index(
@@ -143,7 +158,7 @@ def _planned(type_: str, bytes_per_vector: int, refine: bool, count: int, dim: i
         return Plan(HNSW, f"HNSW{HNSW_LINKS},SQfp16", _hnsw_bytes(count, dim), False, sample_rows=min(count, 256))
     if type_ == COMPACT:
         return _compact(bytes_per_vector, refine, count, dim)
-    plan = Plan(type_, type_, count * shape.row_bytes + shape.fixed_bytes, False)
+    plan = Plan(type_, type_, count * shape.row_bytes + shape.fixed_bytes, False, copies=shape.copies)
     return _with_sample(plan, shape, count, dim, memory_bytes)
 
 
@@ -151,7 +166,7 @@ def _with_sample(plan: Plan, shape: Shape, count: int, dim: int, memory_bytes: i
     """As many rows as its lists want, of those there are and have room. Raises `ConfigurationError` where faiss wants more."""
     there = trainable(count)
     wanted = min(there, max(_SAMPLE_ROWS, _POINTS_PER_LIST * shape.lists))
-    room = (memory_bytes - plan.peak_bytes(count, dim)) // (2 * 4 * dim)
+    room = (memory_bytes - plan.peak_bytes(count, dim)) // (shape.copies * 4 * dim)
     sample = min(wanted, max(room, shape.least))
     if sample < shape.least:
         raise ConfigurationError(
