@@ -106,8 +106,9 @@ class Generator:
         return Taken(self._records, ended_s, self._ticks_ms, cpu_s, cpu_s, self._missed, self._asked, repeated)
 
     def stop(self) -> None:
-        """End now: what is open stays unanswered."""
+        """End now, also the wait for what is open: it stays unanswered."""
         self._ended.set()
+        self._idle.set()
 
     def _now(self) -> float:
         return self._loop.time() - self._began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,21 +44,22 @@ class Plan:
 def measured(plan: Plan, asked: Queries) -> Iterator[Figures]:
     """One row a load. The first Ctrl-C ends the run it finds, which yields what it measured so far, and there is no other."""
     stop_s = plan.warmup_s + plan.duration_s
-    first = 0
+    interrupted = threading.Event()
+    spent = 0
     for load in plan.loads:
         try:
-            taken = _run(_jobs(plan, load, asked, first))
+            taken = _run(_jobs(plan, load, asked, spent), interrupted)
         except KeyboardInterrupt:  # before it began, or for the second time: earlier rows are still worth having
             return
         if taken.ended_s > plan.warmup_s:
             yield figures(load, taken, plan.warmup_s, stop_s)
-        if taken.ended_s < stop_s:
+        if interrupted.is_set():
             return
-        # the next run begins with questions that this one did not ask, as long as there are any
-        first += -(-taken.asked // plan.processes)
+        spent += taken.asked
 
 
-def _jobs(plan: Plan, load: Load, asked: Queries, first: int) -> list[Job]:
+def _jobs(plan: Plan, load: Load, asked: Queries, spent: int) -> list[Job]:
+    """`spent` questions were asked by earlier runs: this one begins behind them, as long as there are others."""
     shares = plan.processes if load.open else min(plan.processes, load.concurrency)
     return [
         Job(
@@ -76,16 +78,16 @@ def _jobs(plan: Plan, load: Load, asked: Queries, first: int) -> list[Job]:
             priority=plan.priority,
             collection=plan.collection,
             queries=asked.share(share, shares),
-            first=first,
+            first=-(-spent // shares),
         )
         for share in range(shares)
     ]
 
 
-def _run(jobs: list[Job]) -> Taken:
+def _run(jobs: list[Job], interrupted: threading.Event) -> Taken:
     if len(jobs) > 1:
         processes = Processes(jobs)
-        with _first_interrupt(processes.stop):
+        with _first_interrupt(processes.stop, interrupted):
             return processes.run()
     stops: list[Callable[[], None]] = []
 
@@ -94,16 +96,17 @@ def _run(jobs: list[Job]) -> Taken:
             raise KeyboardInterrupt
         stops[0]()
 
-    with _first_interrupt(stop):
+    with _first_interrupt(stop, interrupted):
         return generate(jobs[0], time.monotonic() + HEAD_START_S, stops.append)
 
 
 @contextmanager
-def _first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Inside it the first Ctrl-C calls `stop`; a second one ends the program as usual."""
+def _first_interrupt(stop: Callable[[], None], interrupted: threading.Event) -> Iterator[None]:
+    """Inside it the first Ctrl-C sets `interrupted` and calls `stop`; a second one ends the program as usual."""
 
     def once(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupted.set()
         stop()
 
     before = signal.signal(signal.SIGINT, once)

@@ -16,6 +16,11 @@ from typing import Any
 
 import pytest
 from broker_doubles import EchoBroker, wait_for
+from hypothesis import given
+from hypothesis import strategies as st
+from ragpool.client.bench_queries import Queries
+from ragpool.client.bench_runs import Plan, _jobs
+from ragpool.client.bench_summary import Load
 from ragpool.wire import codec, messages
 from ragpool.wire.messages import Record, Request
 
@@ -193,6 +198,30 @@ def test_ctrl_c_prints_what_was_measured_so_far(processes: str) -> None:
     assert row["interrupted"]
     assert row["ok"] > 100
     assert 0 < row["duration_s"] < 60
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_ctrl_c_while_it_waits_for_answers_ends_the_wait_and_the_command(processes: str) -> None:
+    flags = ("--concurrency", "2,4", "--duration", "0.3", "--warmup", "0", "--grace", "60", "--processes", processes, "--json")
+    with FirstOnlyBroker() as broker, running("--broker", broker.url, *flags) as process:
+        wait_for(lambda: len(broker.of(Request)) >= 3, 30)
+        time.sleep(1.0)  # the run is over, and what is open is waited for
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    found = json.loads(out)
+    assert process.returncode == 130, err
+    (row,) = found["rows"]
+    assert (row["concurrency"], row["unanswered"], row["duration_s"]) == (2, 2, 0.3)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 20))
+def test_a_later_row_begins_behind_what_was_asked_however_many_share_it(spent: int, processes: int, callers: int) -> None:
+    plan = Plan("", (), "poisson", processes, 0, 0.0, 1.0, 1.0, 1.0, 5, 0, "default")
+    texts = [str(number) for number in range(20_000)]
+    jobs = _jobs(plan, Load(concurrency=callers), Queries("", texts, 0), spent)
+    begins = sorted(int(job.queries[job.first]) for job in jobs)
+    assert begins == list(range(begins[0], begins[0] + min(processes, callers)))
+    assert 0 <= begins[0] - spent < len(jobs)
 
 
 def test_ctrl_c_in_the_warm_up_has_nothing_to_print() -> None:
