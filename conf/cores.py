@@ -36,13 +36,12 @@ def allowed_cores() -> int:
 
 
 def cores_of(slot: int, workers: int, cores: Sequence[int]) -> Sequence[int]:
-    """The cores that the worker of `slot` keeps to: neighbours, about as many as the others have, and nobody else's. All for one
-    worker alone, and where there are more workers than cores.
+    """The cores that the worker of `slot` keeps to: neighbours, about as many as the others have, and none of theirs. All for one
+    worker alone, where there are more workers than cores, and for a slot beyond those `workers`.
     """
-    if not 1 < workers <= len(cores):
+    if not 1 < workers <= len(cores) or slot >= workers:
         return cores
-    place = slot % workers
-    return cores[place * len(cores) // workers : (place + 1) * len(cores) // workers]
+    return cores[slot * len(cores) // workers : (slot + 1) * len(cores) // workers]
 
 
 def keep_to_share(slot: int, workers: int) -> None:

@@ -23,8 +23,12 @@ def cuda_devices(nodes: Iterable[str], environ: Mapping[str, str]) -> int:
         return present
     named = [word.strip() for word in visible.split(",")]
     # CUDA reads the list up to the first entry that names no device
-    shown = next((position for position, word in enumerate(named) if not word or word.startswith("-")), len(named))
+    shown = next((position for position, word in enumerate(named) if not _names_one(word, present)), len(named))
     return min(present, shown)
+
+
+def _names_one(word: str, present: int) -> bool:
+    return int(word) < present if word.isdecimal() else word.startswith(("GPU-", "MIG-"))
 
 
 def resolve(devices: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:

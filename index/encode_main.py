@@ -25,6 +25,8 @@ def main(report_fd: int) -> None:
                 reports.flush()
         except ConfigurationError as error:
             reports.write(json.dumps({"error": str(error)}) + "\n")
+        except OSError as error:  # a full disk
+            reports.write(json.dumps({"error": f"the rows cannot be written: {error.strerror or error}"}) + "\n")
 
 
 def answers() -> Iterator[dict[str, Any]]:

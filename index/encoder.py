@@ -141,7 +141,7 @@ class SentenceEncoder:
             if len(positions) == 1:
                 raise
         torch.cuda.empty_cache()
-        self.max_batch_tokens = max(self.max_length, self.max_batch_tokens // 2)
+        self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
         middle = len(positions) // 2
         self._embed_into(vectors, tokenized, positions[:middle])
         self._embed_into(vectors, tokenized, positions[middle:])
@@ -234,7 +234,8 @@ def plain_tokenizer(model: Any) -> Any:
     tokenizer = getattr(model, "tokenizer", None)
     modalities = getattr(model[0], "modality_config", {"text": None})
     prompt_matters = any(not getattr(module, "include_prompt", True) for module in model)
-    plain = type(model[0]).__name__ == "Transformer" and set(modalities) == {"text"} and not prompt_matters
+    own_lengths = any(getattr(model[0], name, None) for name in ("query_length", "document_length", "processing_kwargs"))
+    plain = type(model[0]).__name__ == "Transformer" and set(modalities) == {"text"} and not prompt_matters and not own_lengths
     return tokenizer if plain and getattr(tokenizer, "is_fast", False) else None
 
 

@@ -79,7 +79,7 @@ def _make(loaded: LoadedModel, tokenizer: Any, dtype: str, path: Path, cache_dir
         if dtype == FLOAT32:
             _export(loaded, tokenizer, draft)
         else:
-            _quantize(exported(loaded, tokenizer, FLOAT32, cache_dir), draft)
+            _quantize(loaded.name, exported(loaded, tokenizer, FLOAT32, cache_dir), draft)
         told = {"size": draft.stat().st_size, "sha256": hash_file(draft)}
         beside = Path(scratch) / "checksum"
         beside.write_text(json.dumps(told), encoding="utf-8")
@@ -115,11 +115,14 @@ def _export(loaded: LoadedModel, tokenizer: Any, path: Path) -> None:
         raise ModelUnusable(f"the model {loaded.name} cannot be exported: {type(error).__name__}: {first_line(error)}") from None
 
 
-def _quantize(source: Path, path: Path) -> None:
+def _quantize(name: str, source: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
-        quantize_dynamic(str(source), str(path), per_channel=True, weight_type=QuantType.QInt8)
+    try:
+        with _quiet():
+            quantize_dynamic(str(source), str(path), per_channel=True, weight_type=QuantType.QInt8)
+    except Exception as error:  # whatever it makes of a graph that it does not know
+        raise ModelUnusable(f"the model {name} cannot be made int8: {type(error).__name__}: {first_line(error)}") from None
 
 
 def _key(loaded: LoadedModel) -> str:

@@ -80,6 +80,10 @@ def test_importing_it_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(module) & HEAVY
 
 
+def test_a_worker_knows_its_threads_before_it_loads_numbers() -> None:
+    assert "numpy" not in loaded_by("ragpool.worker.cli")
+
+
 def test_the_parent_of_a_pool_opens_no_network_socket_of_its_own() -> None:
     assert "zmq" not in loaded_by("ragpool.supervisor.loop")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from ..supervisor.loop import Supervisor
 from ..supervisor.process import WORKER, ChildSpec
 from ..wire import progress
 from ..wire.exit_codes import CONFIGURATION
-from .main import leave, run_worker
 
 
 @click.command("rag-worker", cls=SentenceCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,7 +48,7 @@ def main(config: str | None, **flags: object) -> None:
       rag-worker --device cuda:1 --index wiki
       rag-worker --device cuda:0,cuda:1 --index /data/wiki --backend tcp://10.0.0.5:5556
     """
-    leave(_run(config, flags))
+    sys.exit(_run(config, flags))
 
 
 def _run(config: str | None, flags: dict[str, Any]) -> int:
@@ -70,8 +70,10 @@ def _run(config: str | None, flags: dict[str, Any]) -> int:
     threads = max(1, usable_cores() // count)
     if count == 1:
         os.environ.update({**thread_environment(threads), **os.environ})
+        from .main import leave, run_worker  # numpy counts its threads when it is imported
+
         code = run_worker(settings, told[0], backend, -1, "", bytearray(progress.SIZE), None)
-        return 2 if code == CONFIGURATION else code
+        leave(2 if code == CONFIGURATION else code)
     named = str(Path(settings.index.path).absolute())
     aim = Aim(named, folder=os.path.realpath(named))
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import sys
+from typing import NoReturn
 
 import click
 
@@ -87,7 +88,7 @@ def say(sentence: str) -> None:
         pass
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End now: the device thread may be inside a library that does not let an interpreter finish."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -132,15 +132,25 @@ class Owner(threading.Thread):
             return self._tell(Ended(exit_codes.CONFIGURATION, str(error)))
         except Exception as error:
             log.exception("loading failed")
-            code = exit_codes.CUDA_BROKEN if faults.classify(error) == faults.CUDA else exit_codes.FAILURE
-            return self._tell(Ended(code, f"loading failed: {_words(error)}"))
+            return self._tell(_ended("loading failed", error))
         self._tell(loaded)
         return self._overlapped(loaded) if loaded.streams else self._in_turn(loaded)
 
     def _in_turn(self, loaded: Loaded) -> None:
-        with loaded.runner.stream():
+        def work() -> None:
             while (batch := self._next(loaded.budget)) and self._whole(loaded.runner, batch):
                 pass
+
+        self._on_stream(loaded.runner, work)
+
+    def _on_stream(self, runner: Runner, work: Callable[[], None]) -> None:
+        """Runs `work` on a stream of its own; without one, this process cannot go on."""
+        try:
+            with runner.stream():
+                work()
+        except Exception as error:
+            log.exception("a thread of the device ended")
+            self._tell(_ended("a thread of the device ended", error))
 
     def _next(self, budget: Budget) -> Batch | None:
         """Waits for work; None when the device broke meanwhile."""
@@ -163,11 +173,13 @@ class Owner(threading.Thread):
         computed: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         runner = loaded.runner
 
+        def work() -> None:
+            while self._stage(runner, batch := prepared.get(), self._compute):
+                room.release()
+                computed.put(batch)
+
         def compute() -> None:
-            with runner.stream():
-                while self._stage(runner, batch := prepared.get(), self._compute):
-                    room.release()
-                    computed.put(batch)
+            self._on_stream(runner, work)
             with self._arrived:
                 self._broken = True
                 self._arrived.notify()
@@ -236,6 +248,11 @@ class Owner(threading.Thread):
         if outcome != []:
             self._outcomes.append(outcome)
             self._wake()
+
+
+def _ended(what: str, error: Exception) -> Ended:
+    code = exit_codes.CUDA_BROKEN if faults.classify(error) == faults.CUDA else exit_codes.FAILURE
+    return Ended(code, f"{what}: {_words(error)}")
 
 
 def _words(error: BaseException) -> str:

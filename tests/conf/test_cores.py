@@ -93,7 +93,7 @@ def test_every_core_belongs_to_one_worker(workers: int, count: int) -> None:
     else:
         assert [core for share in shares for core in share] == list(some)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert cores_of(workers, workers, some) == shares[0]
+    assert list(cores_of(workers, workers, some)) == list(some)
 
 
 def test_threads_of_one_physical_core_belong_to_one_worker() -> None:

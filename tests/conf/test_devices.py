@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ragpool.conf.devices import groups, placed, resolve, sharing, worker_count
+from ragpool.conf.devices import cuda_devices, groups, placed, resolve, sharing, worker_count
 from ragpool.conf.errors import ConfigurationError
 from ragpool.conf.legacy import translate
 from ragpool.conf.mapping import from_mapping
@@ -18,6 +18,19 @@ def cuda(*numbers: int) -> tuple[str, ...]:
 
 def spanning(gpus: int, gpu: bool = True) -> IndexSettings:
     return IndexSettings(gpus_per_worker=gpus, gpu=gpu)
+
+
+@pytest.mark.parametrize(
+    ("visible", "shown"),
+    [
+        (None, 2), ("0,1", 2), ("1", 1), ("1,0,1", 2), ("GPU-5f2a,MIG-77", 2), ("0,-1,1", 1), ("", 0), ("-1", 0), ("2", 0),
+        ("0,7,1", 1), ("none", 0), ("NoDevFiles", 0), ("0,,1", 1), (" 0 , 1 ", 2),
+    ],
+)  # fmt: skip
+def test_devices_are_those_that_cuda_shows(visible: str | None, shown: int) -> None:
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert cuda_devices(["null", "nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"], environ) == shown
+    assert cuda_devices(["null"], environ) == 0
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,16 @@ def load_encoder_parts(name: str) -> Any:
     return (loaded, plain_tokenizer(loaded.model)), cpu
 
 
+@pytest.mark.parametrize(("name", "value"), [("query_length", 8), ("document_length", 8), ("processing_kwargs", {"text": {}})])
+def test_a_model_that_cuts_its_texts_otherwise_is_left_to_the_library(tiny: MakeModel, name: str, value: object) -> None:
+    from ragpool.index.encoder import plain_tokenizer
+
+    (loaded, tokenizer), _ = load_encoder_parts(str(tiny("bert")))
+    assert tokenizer is not None
+    setattr(loaded.model[0], name, value)
+    assert plain_tokenizer(loaded.model) is None
+
+
 def test_a_damaged_export_is_made_again(tiny: MakeModel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     needs("onnx")
     (loaded, tokenizer), _ = load_encoder_parts(str(tiny("bert")))

@@ -83,6 +83,19 @@ def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: p
     assert encoder.max_batch_tokens < 2_048
 
 
+def test_a_budget_that_was_too_much_for_the_device_never_grows(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went up to what the model reads, 8,192 or 32,768 tokens with some."""
+
+    def full(features: dict[str, Any]) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(encoder, "_embed", full)
+    monkeypatch.setattr(encoder, "max_batch_tokens", 64)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        encoder.encode(TEXTS)
+    assert encoder.max_batch_tokens < 64
+
+
 def test_values_that_are_not_finite_are_an_error(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "_embed", lambda features: torch.full((len(features["input_ids"]), 384), float("nan")))
     with pytest.raises(ModelUnusable, match="not finite in float32"):

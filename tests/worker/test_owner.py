@@ -173,6 +173,22 @@ def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran(started) -
     assert not owner.is_alive(), "nothing runs on a broken device"
 
 
+class Streamless(Stages):
+    def stream(self) -> AbstractContextManager[None]:
+        raise RuntimeError("CUDA error: out of resources")
+
+
+def test_a_device_that_gives_no_stream_ends_the_process(started) -> None:
+    owner, listener = started(Streamless())
+    owner.give(requests(1), Limits())
+    owner.start()
+    outcomes = listener.until(owner, lambda seen: any(isinstance(outcome, Ended) for outcome in seen))
+    assert outcomes[-1].code == exit_codes.CUDA_BROKEN
+    assert "CUDA error: out of resources" in outcomes[-1].sentence
+    owner.join(DEADLINE_S)
+    assert not owner.is_alive()
+
+
 def test_a_body_that_is_wrong_is_answered_and_never_reaches_the_device(started) -> None:
     runner = NarrowRunner(fits=8)
     owner, listener = started(runner)
