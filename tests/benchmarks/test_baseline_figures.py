@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 from baselines import report
+from baselines.corpus import fingerprint
 from baselines.ideal import batch_s, ideal_p99, service_s, sojourns
 from baselines.records import OURS, PLUGGED, STOCK, Ceiling, Contestant, Round
 from baselines.stats import Point, Seen, Window, middle, percentile, point, right
-from baselines.tuning import Tuned, options
+from baselines.tuning import Tuned, installed_versions, options
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,3 +159,21 @@ def test_the_best_options_are_kept_for_the_conditions_they_were_found_under(tmp_
     best = Tuned.read(tmp_path / "tuned.json", here).best(server)
     assert (best.batch, best.workers) == (4, 2)
     assert Tuned.read(tmp_path / "tuned.json", {"processor": "another"}).tried == {}
+
+
+# ---- the corpus ----------------------------------------------------------------------------------------------------
+
+
+def test_each_data_has_an_index_of_its_own(tmp_path: Path) -> None:
+    found = set()
+    for folder, text in (("a", "{}"), ("b", "{}"), ("b", "{} ")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "corpus.jsonl").write_text(text)
+        found.add(fingerprint([tmp_path / folder / "corpus.jsonl"]))
+        assert fingerprint([tmp_path / folder / "corpus.jsonl"]) in found
+    assert len(found) == 3
+
+
+def test_versions_of_servers_that_are_not_there_are_none(tmp_path: Path) -> None:
+    assert installed_versions(tmp_path / "python") == {}
+    assert set(installed_versions(Path(sys.executable))) <= {"fastapi", "litserve", "mosec", "ray", "uvicorn"}
