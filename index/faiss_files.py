@@ -35,7 +35,8 @@ def import_faiss() -> Any:
         import faiss
     except ImportError:
         raise ConfigurationError("this needs faiss: pip install 'ragpool[cpu]', or 'ragpool[gpu]' for CUDA") from None
-    faiss.cvar.product_quantizer_compute_codes_bs = _CODED_ROWS
+    options: Any = faiss.cvar
+    options.product_quantizer_compute_codes_bs = _CODED_ROWS
     return faiss
 
 

@@ -90,10 +90,10 @@ def test_a_budget_that_was_too_much_for_the_device_never_grows(encoder: Sentence
         raise torch.cuda.OutOfMemoryError
 
     monkeypatch.setattr(encoder, "_embed", full)
-    monkeypatch.setattr(encoder, "max_batch_tokens", 64)
+    monkeypatch.setattr(encoder, "max_batch_tokens", 100)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        encoder.encode(TEXTS)
-    assert encoder.max_batch_tokens < 64
+        encoder.encode(["two short", "texts"])
+    assert encoder.max_batch_tokens == 50
 
 
 def test_values_that_are_not_finite_are_an_error(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
