@@ -1,7 +1,7 @@
 """What one more worker costs in memory: the model, and no second copy of index or passages.
 
 Pools of 1, 2 and 3 CPU workers over an index of random rows. PSS counts what processes share by shares, so that the sum over the
-workers is the memory they take together. The last line is `further worker N MiB, of it index files M MiB`.
+workers is the memory they take together. The last line is `further worker N MiB, of it index files M MiB`, of the last one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ragpool.index.manifest import FLAT, read_manifest
 STEP = 10_000
 ASKED = 64
 TURNS = 100
+ALONE = 8
 
 
 def random_index(folder: Path, count: int) -> Path:
@@ -44,6 +45,8 @@ def measure(index: Path, workers: int, port: int) -> tuple[float, dict[str, int]
         while not all(worker["served"] for worker in told):
             client.search_many(list(itertools.islice(asked, ASKED * workers)), top_k=5)
             told = client.status()["workers"]
+        for query in questions(ALONE * workers):  # a query alone may be searched in other rows than a batch
+            client.search(query, top_k=5)
         pids = [worker["pid"] for worker in told]
         mapped: dict[str, int] = {}
         for pid in pids:
@@ -71,8 +74,8 @@ def main() -> None:
     print(table(titles, rows))
     print(f"{options.vectors} rows, {size:.0f} MiB of index files")
     if len(found) > 1:
-        further = (found[-1][0] - found[0][0]) / (len(found) - 1)
-        files = (found[-1][1]["Pss"] - found[0][1]["Pss"]) / 1024 / (len(found) - 1)
+        further = found[-1][0] - found[-2][0]
+        files = (found[-1][1]["Pss"] - found[-2][1]["Pss"]) / 1024
         print(f"further worker {further:.0f} MiB, of it index files {files:.0f} MiB")
 
 
