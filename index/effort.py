@@ -22,10 +22,6 @@ MARGIN = 2
 """Times the lists that passages and points between them want are visited: where few lists are enough for these, as with
 paragraphs of a few articles, questions find 0.98 of theirs with as many and 0.99 with twice as many."""
 
-BEYOND_ROWS = 8
-"""Times the effort that passages want is spent at most on points between them: where these lie between two clusters of near
-copies, a graph finds one of both whatever is spent."""
-
 CANDIDATES = (16, 32, 64, 128, 256, 512, 1_024, 2_047)
 """With the row itself no more than faiss finds on a CUDA device."""
 
@@ -110,10 +106,6 @@ class Asked:
     def recall(self, found: Rows, k: int = NEIGHBOURS) -> float:
         """The share of the truth among the first k of `found`, of the rows or of the points between, whichever is less."""
         return self.recall_of(self.ranks(found), k)
-
-    def recall_of_rows(self, found: Rows, k: int) -> float:
-        """The same of the rows alone."""
-        return _share(self.ranks(found)[: len(self.own) // 2], k)
 
     def recall_of(self, ranks: Rows, k: int) -> float:
         """The same from `ranks`."""

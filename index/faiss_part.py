@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from .build_passages import Progress
-from .effort import BEYOND_ROWS, CANDIDATES, MARGIN, NEIGHBOURS, RECALL_WANTED, Tried, asked_of, cheapest, drawn, efforts, tried
+from .effort import CANDIDATES, MARGIN, NEIGHBOURS, RECALL_WANTED, Tried, asked_of, cheapest, drawn, efforts, tried
 from .errors import ConfigurationError
 from .faiss_files import EF_SEARCH, PROBES, effort_of, from_factory, import_faiss, lists_of, reason, set_effort
 from .faiss_fill import TRAINING, fill, train
@@ -136,17 +136,12 @@ def _calibrated(index: Any, matrix: Matrix, held: NDArray[np.int64], plan: Plan)
     else:
         ladder, scanned = [0], float(count)
     tries: list[Tried] = []
-    most = ladder[-1]
     for effort in ladder:
-        if effort > most:
-            break
         set_effort(index, parameter, max(effort, 1))
         _, found = index.search(asked.queries, depth)
         tries += tried(found, asked, effort, scanned * max(effort, 1), plan.refine)
         best = cheapest(tries)
         if best.recall >= RECALL_WANTED and best.cost < scanned * effort:
             break
-        if asked.recall_of_rows(found, depth if plan.refine else NEIGHBOURS) >= RECALL_WANTED:
-            most = min(most, BEYOND_ROWS * effort)
     found = cheapest(tries)
     return dataclasses.replace(found, effort=min(lists_of(index), MARGIN * found.effort)) if parameter == PROBES else found
