@@ -19,12 +19,11 @@ from .manifest import Manifest
 from .model_loading import LoadedModel, choose_dtype, load_model
 from .models import Prefixes
 from .running import Features, Running
-from .tokens import Tokenized, batches, padded, tokenize
+from .tokens import Tokenized, padded, tokenize
 
 Kind = Literal["query", "passage"]
 
 MAX_BATCH_TOKENS = 16_384
-MAX_BATCH_TEXTS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class SentenceEncoder:
         self.normalize = loaded.normalize
         self.prefixes = prefixes
         self.choice = choice
-        self.max_batch_tokens = min(max_batch_tokens, running.tokens_max or max_batch_tokens)
+        self.max_batch_tokens = max_batch_tokens
         self._device = device
         self._running = running
         self._renormalize = loaded.normalize and not (loaded.normalizes_itself and dtype == runtimes.FLOAT32)
@@ -122,9 +121,7 @@ class SentenceEncoder:
                 vectors = self._by_library(tokenized.texts, tokenized.kind)
             else:
                 vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
-                running = self._running
-                budget = self.max_batch_tokens
-                for positions in batches(lengths, budget, MAX_BATCH_TEXTS, running.forward_tokens, running.even_tokens):
+                for positions in self._running.passes(lengths, self.max_batch_tokens):
                     self._embed_into(vectors, tokenized, positions)
             return Encoded(self._finished(vectors), lengths, tokenized.truncated)
 

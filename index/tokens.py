@@ -59,26 +59,38 @@ def padded(tokenizer: Any, ids: Sequence[list[int]], device: torch.device) -> di
     return features
 
 
-def batches(
-    lengths: Sequence[int], budget: int, most: int, forward_tokens: int, even_tokens: int | None = None
-) -> Iterator[list[int]]:
+def padded_batches(lengths: Sequence[int], budget: int, most: int, forward_tokens: int) -> Iterator[list[int]]:
     """Positions in batches of like length, longest first: at most `budget` padded tokens (but always one text), `most` texts.
 
-    A batch ends also where padding the next text would waste more than a forward pass of its own costs, as `forward_tokens`. With
-    `even_tokens` all tokens are shared out evenly, among as few batches as have about that many.
+    A batch ends also where padding the next text would waste more than a forward pass of its own costs, as `forward_tokens`.
     """
-    order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
-    share = sum(lengths) / -(-sum(lengths) // even_tokens) if even_tokens and any(lengths) else float("inf")
     batch: list[int] = []
-    tokens = wasted = 0
-    for position in order:
+    wasted = 0
+    for position in _longest_first(lengths):
         longest = lengths[batch[0]] if batch else 0
         wasted += max(0, longest - lengths[position])
-        full = (len(batch) + 1) * longest > budget or len(batch) == most or wasted > forward_tokens
-        if batch and (full or tokens + lengths[position] / 2 > share):
+        if batch and ((len(batch) + 1) * longest > budget or len(batch) == most or wasted > forward_tokens):
             yield batch
-            batch, tokens, wasted = [], 0, 0
+            batch, wasted = [], 0
         batch.append(position)
-        tokens += lengths[position]
     if batch:
         yield batch
+
+
+def even_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Positions, longest first, in as few batches as have about `budget` tokens each, all of about the same number of tokens.
+
+    Each text goes where its middle lies: no batch has more than `budget` and its longest text together.
+    """
+    total = sum(lengths)
+    count = max(1, -(-total // budget))
+    order = _longest_first(lengths)
+    before = itertools.accumulate((lengths[position] for position in order), initial=0)
+    middles = {position: first + lengths[position] / 2 for position, first in zip(order, before, strict=False)}
+    number = {position: min(count - 1, int(middle * count / max(1, total))) for position, middle in middles.items()}
+    for _, batch in itertools.groupby(order, key=number.__getitem__):
+        yield list(batch)
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda position: -lengths[position])

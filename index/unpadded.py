@@ -1,36 +1,29 @@
 """[GPU] BERT without its padding: the tokens of a batch in one long row, so that a text beside longer ones costs little more.
 
-What works on single tokens, which is nearly all arithmetic, sees (tokens, hidden); only attention, which looks along a text,
-sees a padded grid. Linear layers are those of `packed`, with query, key and value in one. Pooling and what follows are the
-model's own. Float32 on a CPU alone. Method: "unpadding", as in Portes et al., MosaicBERT, 2023.
+What works on single tokens, which is nearly all arithmetic, sees (tokens, hidden); attention, which looks along a text, sees
+them in a `Grid`. Linear layers are those of `packed`, with query, key and value in one. Pooling and what follows are the model's
+own. Float32 on a CPU alone. Method: "unpadding", as in Portes et al., MosaicBERT, 2023.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from .grid import Grid
 from .model_loading import first_line
 from .packed import PackedLinear
 from .running import Features
 from .runtimes import TORCH
+from .tokens import even_batches
 
-GRID_MIN = 16
-"""Columns of the grid at least: torch's softmax takes three times as long over rows that are shorter than a vector register."""
-
-FORWARD_TOKENS = 256
-"""What a further pass costs, in cells of padding: a cell costs attention alone. At 64 questions of MiniLM are cut too often, from
-128 on the difference is less than the noise (32 and 16 questions, 600 passages)."""
-
-TOKENS_MAX = 512
-"""Cells of one pass, a longer text aside. 2,048 are no faster for MiniLM, and see `_rows`."""
-
-EVEN_TOKENS = 256
-"""Of each pass of a batch: a pass that fills the cells and a small one behind it take 6 % longer than two of a size (32 questions
-of MiniLM; 192 and 320 are as good, passages do not mind)."""
+PASS_TOKENS = 384
+"""Of one pass, a longer text aside. A batch of more is shared out evenly: a full pass and a small one behind it take longer.
+Questions of MiniLM, 16 and 32 of them, take within 1 % of the same from 256 to 512, passages 2 % longer at 256."""
 
 POSITIONS_MAX = 1_024
 """Longer texts are left to the model's own attention, which need not hold the scores of all pairs of tokens."""
@@ -72,9 +65,6 @@ class RunningUnpadded:
     """A BERT of sentence-transformers, float32 on the CPU. Raises `NotUnpadded`."""
 
     name = TORCH
-    forward_tokens = FORWARD_TOKENS
-    tokens_max: int | None = TOKENS_MAX
-    even_tokens: int | None = EVEN_TOKENS
 
     def __init__(self, model: Any) -> None:
         bert = _bert(model)
@@ -92,48 +82,36 @@ class RunningUnpadded:
         self._norm = _norm(table.LayerNorm)
         self._layers = [_layer(layer) for layer in bert.encoder.layer]
 
+    def passes(self, lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+        """See `Running.passes`."""
+        return even_batches(lengths, min(budget, PASS_TOKENS))
+
     def run(self, features: Features) -> torch.Tensor:
         """See `Running.run`."""
         there = features["attention_mask"].bool()
-        count, longest = there.shape
-        lengths = there.sum(1, keepdim=True)
-        places = (there.cumsum(1) - 1)[there]
-        tokens = len(places)
-        columns = max(GRID_MIN, longest)
-        cells = torch.arange(count).repeat_interleave(lengths[:, 0]) * columns + places
-        beyond = torch.arange(columns) >= lengths
-        bias = torch.zeros(count, columns).masked_fill_(beyond, -torch.inf)[:, None, None, :]
-        hidden = torch.zeros(_rows(tokens), self._words.shape[1])
-        hidden[:tokens] = self._norm(self._words[features["input_ids"][there]] + self._places[places])
+        width = self._words.shape[1]
+        grid = Grid(there.sum(1).tolist(), self._heads, width // self._heads)
+        tokens = len(grid.places)
+        hidden = torch.zeros(_rows(tokens), width)
+        hidden[:tokens] = self._norm(self._words[features["input_ids"][there]] + self._places[grid.places])
         context = torch.zeros_like(hidden)
-        grid = torch.zeros(count * columns, 3 * hidden.shape[1])
         for layer in self._layers:
-            grid.index_copy_(0, cells, layer.projected(hidden)[:tokens])
-            attention = self._attention(grid.view(count, columns, -1), bias)
-            torch.index_select(attention, 0, cells, out=context[:tokens])
+            grid.attend(layer.projected(hidden), context[:tokens])
             hidden = layer.attended_norm(layer.attended(context).add_(hidden))
             hidden = layer.narrowed_norm(layer.narrowed(layer.widened(hidden)).add_(hidden))
-        embeddings = torch.zeros(count * longest, hidden.shape[1])
+        embeddings = torch.zeros(there.numel(), width)
         embeddings[there.flatten()] = hidden[:tokens]
-        made: dict[str, Any] = {**features, "token_embeddings": embeddings.view(count, longest, -1)}
+        made: dict[str, Any] = {**features, "token_embeddings": embeddings.view(*there.shape, width)}
         for module in self._after:
             made = module(made)
         vectors: torch.Tensor = made["sentence_embedding"]
         return vectors
 
-    def _attention(self, grid: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Of all heads, (count, columns, 3 * hidden) -> (count * columns, hidden)."""
-        count, columns, wide = grid.shape
-        query, key, value = grid.view(count, columns, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        weights = torch.softmax((query @ key.transpose(-1, -2)).add_(bias), -1)
-        context: torch.Tensor = weights @ value
-        return context.transpose(1, 2).reshape(count * columns, wide // 3)
-
 
 def _rows(tokens: int) -> int:
     """Rows for so many tokens, a few of them empty: oneDNN keeps memory for each number of rows that it has seen (256 rows of
     MiniLM: 3.5 MB), and takes a millisecond more the first time."""
-    step = 4 if tokens <= 64 else 8 if tokens <= 256 else 32
+    step = 4 if tokens <= 64 else 8 if tokens <= 256 else 32 if tokens <= 512 else 64
     return -(-tokens // step) * step
 
 

@@ -16,7 +16,7 @@ from ragpool.index.encoder import SentenceEncoder, load_encoder, load_index_enco
 from ragpool.index.errors import DeviceUnavailable, ModelUnusable
 from ragpool.index.manifest import Manifest
 from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
-from ragpool.index.tokens import batches
+from ragpool.index.tokens import even_batches, padded_batches
 from ragpool.index.unpadded import RunningUnpadded
 
 TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "of middling length"]
@@ -76,8 +76,7 @@ def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: p
 
     monkeypatch.setattr(encoder, "_embed", cramped)
     monkeypatch.setattr(encoder, "max_batch_tokens", 2_048)
-    monkeypatch.setattr(encoder._running, "forward_tokens", 10_000)
-    monkeypatch.setattr(encoder._running, "even_tokens", None)
+    monkeypatch.setattr(encoder._running, "passes", lambda lengths, budget: [list(range(len(lengths)))])
     assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
     assert sizes[0] == 6
     assert encoder.max_batch_tokens < 2_048
@@ -188,37 +187,46 @@ def test_known_conventions(model: str, query: str, passage: str) -> None:
     assert known_prefixes(model) == Prefixes(query, passage)
 
 
-def test_batches_hold_like_lengths_within_the_budget() -> None:
+def test_padded_batches_hold_like_lengths_within_the_budget() -> None:
     lengths = [5, 100, 7, 90, 6, 300]
-    found = list(batches(lengths, budget=200, most=2, forward_tokens=1_000))
+    found = list(padded_batches(lengths, budget=200, most=2, forward_tokens=1_000))
     assert found == [[5], [1, 3], [2, 4], [0]]
-    assert list(batches([], 200, 2, 16)) == []
+    assert list(padded_batches([], 200, 2, 16)) == []
 
 
-def test_batches_share_their_tokens_out_evenly() -> None:
-    found = list(batches([10] * 30, 512, 1_024, 256, even_tokens=256))
-    assert [len(batch) for batch in found] == [15, 15]
-    assert len(list(batches([10] * 25, 512, 1_024, 256, even_tokens=256))) == 1
-    assert list(batches([500, 10], 512, 1_024, 256, even_tokens=256)) == [[0], [1]]
-    assert list(batches([], 512, 1_024, 256, even_tokens=256)) == []
-    assert list(batches([0], 512, 1_024, 256, even_tokens=256)) == [[0]]
+def test_even_batches_share_their_tokens_out() -> None:
+    assert [len(batch) for batch in even_batches([10] * 30, 256)] == [15, 15]
+    assert len(list(even_batches([10] * 25, 256))) == 1
+    assert list(even_batches([500, 10], 256)) == [[0], [1]]
+    assert list(even_batches([], 256)) == []
+    assert list(even_batches([0], 256)) == [[0]]
 
 
-@given(
-    st.lists(st.integers(1, 300), max_size=60),
-    st.integers(1, 2_000),
-    st.integers(1, 20),
-    st.integers(0, 500),
-    st.none() | st.integers(1, 600),
-)
-def test_batches_cover_everything_and_waste_no_more_than_a_forward_pass(
-    lengths: list[int], budget: int, most: int, forward_tokens: int, even_tokens: int | None
+def test_even_batches_leave_no_small_one_behind() -> None:
+    """Two passes became three, the last of a single text."""
+    lengths = [21, 18, 17, 17, 16, 15, 15, 15, 15, 14, 14, 13, 13, 13, 13, *[12] * 9, 11, 10, 10, 10, 10, 10, 9, 8]
+    tokens = [sum(lengths[position] for position in batch) for batch in even_batches(lengths, 256)]
+    assert len(tokens) == 2
+    assert max(tokens) - min(tokens) <= 21
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 2_000), st.integers(1, 20), st.integers(0, 500))
+def test_padded_batches_cover_everything_and_waste_no_more_than_a_forward_pass(
+    lengths: list[int], budget: int, most: int, forward_tokens: int
 ) -> None:
-    found = list(batches(lengths, budget, most, forward_tokens, even_tokens))
+    found = list(padded_batches(lengths, budget, most, forward_tokens))
     assert sorted(position for batch in found for position in batch) == list(range(len(lengths)))
     for batch in found:
         longest = max(lengths[position] for position in batch)
         assert len(batch) <= most
         assert len(batch) == 1 or longest * len(batch) <= budget
         assert sum(longest - lengths[position] for position in batch) <= forward_tokens
-        assert even_tokens is None or len(batch) == 1 or sum(lengths[position] for position in batch) <= even_tokens + longest / 2
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 2_000))
+def test_even_batches_cover_everything_in_as_few_as_there_need_to_be(lengths: list[int], budget: int) -> None:
+    found = list(even_batches(lengths, budget))
+    assert sorted(position for batch in found for position in batch) == list(range(len(lengths)))
+    assert len(found) <= max(1, -(-sum(lengths) // budget))
+    for batch in found:
+        assert sum(lengths[position] for position in batch) <= budget + max(lengths)
