@@ -7,16 +7,16 @@ decoding raises nothing but `ProtocolError` and `VersionMismatch`; a single bad 
 from __future__ import annotations
 
 import dataclasses
-import math
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Union
 
 import msgpack
 
 from . import messages
 from .errors import ProtocolError, VersionMismatch
-from .messages import ID_BYTES, KINDS, PROTOCOL_VERSION, TIMINGS_MAX, Decoded, Malformed, Record
+from .messages import ID_BYTES, KINDS, PROTOCOL_VERSION, Decoded, Malformed, Record
+from .schema import SCHEMAS, Schema
 
 MAGIC = b"RP"
 VERSION_FRAME = MAGIC + str(PROTOCOL_VERSION).encode()
@@ -25,19 +25,13 @@ SPOKEN = frozenset({VERSION_FRAME})
 
 ITEMS_MAX = 4096
 HEADER_MAX_BYTES = 128 * 1024
-IDS_MAX = 8192
-"""Ids that one header may list."""
-
-ENDS_MAX = 8
-"""Ends that one registration may tell."""
-
 DEPTH_MAX = 16
 """Nesting of maps and arrays in anything that travels, metadata included."""
 
 Buffer = Union[bytes, memoryview]
-Check = Callable[[Any], Any]
 
 _EMPTY_HEADER = msgpack.packb({})
+_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 _TIMESTAMP_STARTS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
 
 
@@ -120,106 +114,6 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"extension type {code} is refused")
 
 
-# ---- schemas, read off the records ---------------------------------------------------------------------------------
-
-
-def _exactly(kind: type) -> Check:
-    def check(value: Any) -> Any:
-        if type(value) is not kind:
-            raise ValueError(f"wants {kind.__name__}, not {type(value).__name__}")
-        return value
-
-    return check
-
-
-def _finite(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError("wants a finite number")
-    return float(value)
-
-
-def _list_of(check: Check, most: int) -> Check:
-    def check_all(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list or len(value) > most:
-            raise ValueError(f"wants a list of at most {most}")
-        return tuple(check(item) for item in value)
-
-    return check_all
-
-
-def _request_id(value: Any) -> bytes:
-    if type(value) is not bytes or len(value) != ID_BYTES:
-        raise ValueError(f"wants an id of {ID_BYTES} bytes")
-    return value
-
-
-def _timings(value: Any) -> dict[str, float]:
-    if type(value) is not dict or len(value) > TIMINGS_MAX:
-        raise ValueError(f"wants a map of at most {TIMINGS_MAX} timings")
-    return {_exactly(str)(name): _finite(ms) for name, ms in value.items()}
-
-
-def _nested(cls: type[Any]) -> Check:
-    fields = _fields(cls)
-    required = _required(cls)
-
-    def check(value: Any) -> Any:
-        if type(value) is not dict:
-            raise ValueError(f"wants a map of {cls.__name__}")
-        values = _checked(fields, value)
-        for name in required:
-            if name not in values:
-                raise ValueError(f"wants a {name} in each {cls.__name__}")
-        return cls(**values)
-
-    return check
-
-
-def _fields(cls: type[Any]) -> tuple[tuple[str, Check], ...]:
-    return tuple((f.name, _CHECKS[str(f.type)]) for f in dataclasses.fields(cls) if f.name not in ("id", "body"))
-
-
-def _required(cls: type[Any]) -> tuple[str, ...]:
-    """Names of the header fields that have no default."""
-    return tuple(
-        f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.name != "id"
-    )
-
-
-def _checked(fields: tuple[tuple[str, Check], ...], header: Mapping[str, Any]) -> dict[str, Any]:
-    values = {}
-    for name, check in fields:
-        if name in header:
-            try:
-                values[name] = check(header[name])
-            except ValueError as error:
-                raise ProtocolError(f"{name} {error}") from None
-    return values
-
-
-_CHECKS: dict[str, Check] = {
-    "str": _exactly(str),
-    "int": _exactly(int),
-    "bool": _exactly(bool),
-    "float": _finite,
-    "tuple[int, ...]": _list_of(_exactly(int), IDS_MAX),
-    "tuple[bytes, ...]": _list_of(_request_id, IDS_MAX),
-    "Mapping[str, float]": _timings,
-}
-_CHECKS["Limits"] = _nested(messages.Limits)
-_CHECKS["Rollout"] = _nested(messages.Rollout)
-_CHECKS["tuple[SlotBrief, ...]"] = _list_of(_nested(messages.SlotBrief), IDS_MAX)
-_CHECKS["tuple[Gone, ...]"] = _list_of(_nested(messages.Gone), ENDS_MAX)
-
-_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
-_FIELDS = {cls: _fields(cls) for cls in KINDS.values()}
-_NAMES = {cls: tuple(name for name, _ in fields) for cls, fields in _FIELDS.items()}
-_REQUIRED = {cls: _required(cls) for cls in KINDS.values()}
-_HAS_ID = frozenset(cls for cls in KINDS.values() if any(f.name == "id" for f in dataclasses.fields(cls)))
-_HAS_BODY = frozenset(cls for cls in KINDS.values() if any(f.name == "body" for f in dataclasses.fields(cls)))
-_NESTING = frozenset({messages.Welcome, messages.Slots, messages.Register})
-
-
 # ---- records to frames ---------------------------------------------------------------------------------------------
 
 
@@ -238,11 +132,11 @@ def encode_many(records: Sequence[Record]) -> list[bytes]:
 
 def encode_item(record: Record) -> tuple[bytes, bytes, bytes]:
     """The `id, header, body` of one item."""
-    cls = type(record)
-    fields = dataclasses.asdict(record) if cls in _NESTING else {name: getattr(record, name) for name in _NAMES[cls]}
+    schema = SCHEMAS[type(record)]
+    fields = dataclasses.asdict(record) if schema.nests else {field.name: getattr(record, field.name) for field in schema.fields}
     header = msgpack.packb(fields) if fields else _EMPTY_HEADER
-    identity: bytes = record.id if cls in _HAS_ID else b""  # type: ignore[union-attr]
-    body: bytes = record.body if cls in _HAS_BODY else b""  # type: ignore[union-attr]
+    identity: bytes = record.id if schema.has_id else b""  # type: ignore[union-attr]
+    body: bytes = record.body if schema.has_body else b""  # type: ignore[union-attr]
     return identity, header, body
 
 
@@ -273,7 +167,8 @@ def decode(frames: Sequence[Buffer], allowed: Collection[bytes]) -> list[Decoded
     cls = KINDS.get(kind)
     if cls is None or kind not in allowed:
         raise ProtocolError(f"kind {_names([kind])} is not one of {_names(allowed)}")
-    return [_decode_item(cls, frames[i], frames[i + 1], frames[i + 2]) for i in range(2, len(frames), 3)]
+    schema = SCHEMAS[cls]
+    return [_decode_item(schema, frames[i], frames[i + 1], frames[i + 2]) for i in range(2, len(frames), 3)]
 
 
 def decode_datagram(data: bytes, allowed: Collection[bytes]) -> Decoded:
@@ -284,10 +179,10 @@ def decode_datagram(data: bytes, allowed: Collection[bytes]) -> Decoded:
     return decode(frames, allowed)[0]
 
 
-def _decode_item(cls: type[Any], identity: Buffer, header: Buffer, body: Buffer) -> Decoded:
+def _decode_item(schema: Schema, identity: Buffer, header: Buffer, body: Buffer) -> Decoded:
     identity = bytes(identity[: ID_BYTES + 1])
     known = identity if len(identity) == ID_BYTES else b""
-    if cls in _HAS_ID and not known and not (cls is messages.Failure and not identity):
+    if schema.has_id and not known and not (schema.cls is messages.Failure and not identity):
         return Malformed(b"", f"an id has {ID_BYTES} bytes")
     if len(header) > HEADER_MAX_BYTES:
         return Malformed(known, f"a header has at most {HEADER_MAX_BYTES} bytes")
@@ -295,17 +190,16 @@ def _decode_item(cls: type[Any], identity: Buffer, header: Buffer, body: Buffer)
         fields = unpack(header)
         if type(fields) is not dict:
             return Malformed(known, "a header is a map")
-        values = _checked(_FIELDS[cls], fields)
+        values = schema.checked(fields)
     except ProtocolError as error:
         return Malformed(known, error.message)
-    for name in _REQUIRED[cls]:
-        if name not in values:
-            return Malformed(known, f"{name} is missing")
-    if cls in _HAS_ID:
+    if (name := schema.missing(values)) is not None:
+        return Malformed(known, f"{name} is missing")
+    if schema.has_id:
         values["id"] = known
-    if cls in _HAS_BODY:
+    if schema.has_body:
         values["body"] = bytes(body)
-    record: Record = cls(**values)
+    record: Record = schema.cls(**values)
     return record
 
 

@@ -17,9 +17,10 @@ from ..conf.cores import keep_to_share
 from ..conf.mapping import from_mapping
 from ..conf.settings import Settings
 from ..wire import exit_codes, progress
-from ..wire.codec import ENDS_MAX, ITEMS_MAX, decode_datagram
+from ..wire.codec import ITEMS_MAX, decode_datagram
 from ..wire.errors import ProtocolError, VersionMismatch
 from ..wire.messages import TO_SUCCESSOR, Gone, Register
+from ..wire.schema import ENDS_MAX
 from .loading import loader
 from .loop import Loop
 from .session import LOADING
