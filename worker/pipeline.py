@@ -8,6 +8,7 @@ A request that is wrong gets its own error; its neighbours are served. A device 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ Kind = Literal["query", "passage"]
 KINDS: tuple[Kind, ...] = ("query", "passage")
 Key = tuple[Kind, str]
 Floats = NDArray[np.float32]
+Found = tuple[list[float], list[int]]
+"""Scores and rows of one query, best first."""
+
 Answer = Union[Reply, Failure]
 
 
@@ -74,7 +78,7 @@ class Computed:
 
     prepared: Prepared
     encodings: Encodings
-    found: dict[bytes, list[tuple[Floats, NDArray[np.int64]]]]
+    found: dict[bytes, list[Found]]
 
 
 class Stopwatch:
@@ -186,7 +190,7 @@ class Pipeline:
         empty = np.empty((0, self._engine.dim), np.float32)
         return Encodings(prepared.place, np.concatenate(vectors) if vectors else empty, tokens, truncated)
 
-    def _search(self, jobs: Sequence[Job], encodings: Encodings) -> dict[bytes, list[tuple[Floats, NDArray[np.int64]]]]:
+    def _search(self, jobs: Sequence[Job], encodings: Encodings) -> dict[bytes, list[Found]]:
         """One product for the whole batch, with the largest top_k; each job gets its own rows of it, cut to its top_k. An engine
         that looks further for more searches once for each top_k: no answer depends on how much is asked for beside it."""
         found = {}
@@ -194,14 +198,13 @@ class Pipeline:
             blocks = [_rows(job) if job.work.vectors else encodings.vectors[encodings.places(job)] for job in some]
             with self._searching:
                 scores, rows = self._engine.search(np.concatenate(blocks), k_max)
-            start = 0
-            for job, block in zip(some, blocks, strict=True):
+            left = iter(_found(scores, rows))
+            for job in some:
                 k = job.request.top_k
-                found[job.request.id] = [_found(scores[i, :k], rows[i, :k]) for i in range(start, start + len(block))]
-                start += len(block)
+                found[job.request.id] = [(of[:k], at[:k]) for of, at in itertools.islice(left, job.request.items)]
         return found
 
-    def _body(self, job: Job, encodings: Encodings, found: Sequence[tuple[Floats, NDArray[np.int64]]]) -> bytes:
+    def _body(self, job: Job, encodings: Encodings, found: Sequence[Found]) -> bytes:
         if job.request.op == FETCH:
             rows = [self._passages.find(passage_id) for passage_id in job.work.ids]
             return passages_body([self._passages.raw(row) for row in rows if row is not None])
@@ -209,7 +212,7 @@ class Pipeline:
             vectors = encodings.vectors[encodings.places(job)]
             return vectors_body(np.ascontiguousarray(vectors, "<f4").tobytes(), vectors.shape[1])
         raw = self._passages.raw
-        return results_body([RawHits(scores.tolist(), [raw(row) for row in rows.tolist()]) for scores, rows in found])
+        return results_body([RawHits(scores, list(map(raw, rows))) for scores, rows in found])
 
     def _answer(self, job: Job, body: bytes, encodings: Encodings, timings_ms: dict[str, float], limits: Limits) -> Answer:
         if len(body) > limits.frame_max_bytes:
@@ -246,10 +249,12 @@ def _rows(job: Job) -> Floats:
     return np.frombuffer(job.work.vectors, "<f4").astype(np.float32, copy=False).reshape(-1, job.work.dim)
 
 
-def _found(scores: Floats, rows: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
-    """Without the places that an approximate search could not fill (row -1)."""
+def _found(scores: Floats, rows: NDArray[np.int64]) -> list[Found]:
+    """Of each query, without the places that an approximate search could not fill (row -1)."""
     there = rows >= 0
-    return (scores, rows) if there.all() else (scores[there], rows[there])
+    if there.all():
+        return list(zip(scores.tolist(), rows.tolist(), strict=True))
+    return [(of[full].tolist(), at[full].tolist()) for of, at, full in zip(scores, rows, there, strict=True)]
 
 
 def _too_large(job: Job, size: int, limits: Limits) -> TooLarge:
