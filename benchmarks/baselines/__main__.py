@@ -107,12 +107,13 @@ def _until_empty(questions: Sequence[str]) -> Iterator[str]:
 def _offline(both: Twins, queries: Iterator[str], plan: Plan, ours: Sequence[Round]) -> report.Offline:
     single = both.single_ms(queries, SINGLES)
     ceiling = both.best(queries, plan.ceiling_s)
-    service = both.service_s(queries, 2 * plan.ceiling_s)
+    service = both.service(queries, 2 * plan.ceiling_s)
     rate = (ours[-1].open_rate if ours else 0.0) or 0.8 * ceiling.qps
     random = Random(1)
     arrivals = list(itertools.accumulate(random.expovariate(rate) for _ in range(IDEAL_ARRIVALS)))
     in_process = ideal_p99(arrivals, service, WORKERS)
-    in_workers = ideal_p99(arrivals, ours[-1].open_batch_s, WORKERS) if ours and ours[-1].open_batch_s else None
+    meanwhile = ours[-1].open_service if ours else None
+    in_workers = ideal_p99(arrivals, meanwhile, WORKERS) if meanwhile else None
     return report.Offline(ceiling, single, report.Ideal.of(in_process), report.Ideal.of(in_workers))
 
 

@@ -15,12 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ragpool.conf.cores import keep_to_share, thread_environment, usable_cores
 
+from .ideal import Service
 from .records import SERVICE_SIZES, Ceiling
 from .servers.work import TOP_K
 
@@ -55,16 +57,16 @@ class Twins:
         """With the batch that is fastest."""
         return max((self.run(queries, batch, seconds) for batch in BATCHES), key=lambda found: found.qps)
 
-    def service_s(self, queries: Iterator[str], seconds: float) -> dict[int, float]:
-        """Mean seconds of a batch by its size, while all processes are busy."""
+    def service(self, queries: Iterator[str], seconds: float) -> Service:
+        """What batches take while all processes are busy."""
         share = seconds / len(SERVICE_SIZES)
         found = {}
         for size in SERVICE_SIZES:
             done = self._all(
                 {"job": "batches", "size": size, "seconds": share}, queries, int(share * FASTEST) // size * size + size
             )
-            found[size] = sum(one["wall_s"] for one in done) / sum(one["batches"] for one in done)
-        return found
+            found[size] = [time for one in done for time in one["seconds"]]
+        return Service.measured(found)
 
     def single_ms(self, queries: Iterator[str], count: int) -> float:
         """The median of encode(1) + search(1) + fetch in one process, with the other idle."""
@@ -134,14 +136,14 @@ def _run(work: Work, queries: list[str], batch: int, seconds: float) -> dict[str
     return {"count": count, "wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
 
 
-def _batches(work: Work, queries: list[str], size: int, seconds: float) -> dict[str, float]:
-    batches, began = 0, time.perf_counter()
+def _batches(work: Work, queries: list[str], size: int, seconds: float) -> dict[str, list[float]]:
+    ends = [time.perf_counter()]
     for start in range(0, len(queries), size):
         work(queries[start : start + size])
-        batches += 1
-        if time.perf_counter() - began >= seconds:
+        ends.append(time.perf_counter())
+        if ends[-1] - ends[0] >= seconds:
             break
-    return {"batches": batches, "wall_s": time.perf_counter() - began}
+    return {"seconds": [after - before for before, after in pairwise(ends)]}
 
 
 def _single(work: Work, queries: list[str]) -> dict[str, list[float]]:

@@ -10,7 +10,7 @@ from statistics import median
 
 from .contestants import Serving, serving, until_settled
 from .driver import AskFailed, Timing, burst, closed_loop, open_loop
-from .ideal import batch_s
+from .ideal import Service
 from .processes import cpu_s, pss_mb
 from .records import BURSTS, MEMORY_AT, SERVICE_SIZES, Contestant, Round
 from .servers.work import TOP_K
@@ -77,7 +77,7 @@ async def run_round(
             worker_ms,
             rate,
             [percentile(latencies, share) * 1e3 for share in (0.5, 0.99)],
-            batch_s(found.stages, SERVICE_SIZES) if rate else {},
+            Service.told(found.stages, SERVICE_SIZES) if rate else None,
         )
 
 

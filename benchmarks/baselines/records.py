@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from .ideal import Service
 from .stats import Point
 
 STOCK = "stock"
@@ -56,8 +57,8 @@ class Round:
     worker_cpu_ms: float = 0.0
     open_rate: float = 0.0
     open_ms: Sequence[float] = ()
-    open_batch_s: Mapping[int, float] = field(default_factory=dict)
-    """What batches took the workers in the open loop, by their size."""
+    open_service: Service | None = None
+    """What batches took the workers in the open loop."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from baselines import report
 from baselines.corpus import fingerprint
-from baselines.ideal import batch_s, ideal_p99, service_s, sojourns
+from baselines.ideal import Service, ideal_p99, service_s, sojourns
 from baselines.records import OURS, PLUGGED, STOCK, Ceiling, Contestant, Round
 from baselines.stats import Point, Seen, Window, middle, percentile, point, right
 from baselines.tuning import Tuned, installed_versions, options
@@ -70,7 +70,7 @@ def test_ids_are_right_where_each_place_has_the_score_that_belongs_there(ids: li
 
 
 def test_a_batch_is_what_waits_when_a_server_gets_free() -> None:
-    measured = {1: 1.0, 2: 1.5, 4: 2.0}
+    measured = Service({1: 1.0, 2: 1.5, 4: 2.0})
     assert sojourns([0.0, 0.1, 0.2, 0.3], measured, most=4, servers=1) == pytest.approx([1.0, 2.65, 2.55, 2.45])
     assert sojourns([0.0, 0.1, 0.2, 0.3], measured, most=4, servers=2) == pytest.approx([1.0, 1.0, 2.3, 2.2])
 
@@ -82,9 +82,29 @@ def test_between_measured_sizes_time_grows_in_a_line() -> None:
 
 def test_what_batches_took_is_read_off_the_answers_that_tell_the_same() -> None:
     answers = [(0.5, 1.5)] + 3 * [(1.0, 5.0)] + [(0.5, 9.5)] * 5  # one, three and five in 2, 6 and 10 ms
-    assert batch_s(answers, (1, 2, 8)) == pytest.approx({1: 0.002, 2: 0.004, 8: 0.016})
-    assert batch_s(2 * [(1.0, 3.0)], (1, 4)) == pytest.approx({1: 0.004, 4: 0.004})
-    assert batch_s([], (1, 4)) == {}
+    told = Service.told(answers, (1, 2, 8))
+    assert told is not None
+    assert told.seconds == pytest.approx({1: 0.002, 2: 0.004, 8: 0.016})
+    assert told.parts == pytest.approx([1.0, 1.0, 1.0])
+    of_one_size = Service.told(2 * [(1.0, 3.0)], (1, 4))
+    assert of_one_size is not None
+    assert of_one_size.seconds == pytest.approx({1: 0.004, 4: 0.004})
+    assert Service.told([], (1, 4)) is None
+
+
+def test_batches_of_a_size_do_not_all_take_the_same() -> None:
+    measured = Service.measured({1: [1.0, 3.0], 2: [4.0]})
+    assert measured.seconds == {1: 2.0, 2: 4.0}
+    assert measured.parts == [0.5, 1.5, 1.0]
+    told = Service.told([(1.0,), (3.0,), (5.0,), (5.0,), (5.0,)], (1, 3))
+    assert told is not None
+    assert told.seconds == pytest.approx({1: 0.002, 3: 0.005})
+    assert told.parts == pytest.approx([0.5, 1.5, 1.0])
+    steady, uneven = (
+        ideal_p99([n * 2.0 for n in range(2000)], Service({1: 1.5}, parts), servers=1) for parts in ([1.0], [0.4, 1.6])
+    )
+    assert steady[0] == pytest.approx(1.5)
+    assert uneven[0] > 2 * steady[0]
 
 
 arrivals_lists = st.lists(st.floats(0, 100), min_size=1, max_size=60).map(sorted)
@@ -92,7 +112,7 @@ arrivals_lists = st.lists(st.floats(0, 100), min_size=1, max_size=60).map(sorted
 
 @given(arrivals_lists, st.integers(1, 8), st.integers(1, 3))
 def test_each_arrival_leaves_once_and_not_before_its_batch_could_have_run(arrivals: list[float], most: int, servers: int) -> None:
-    found = sojourns(arrivals, {1: 1.0, 8: 2.0}, most, servers)
+    found = sojourns(arrivals, Service({1: 1.0, 8: 2.0}), most, servers)
     assert len(found) == len(arrivals)
     assert all(time >= 1.0 - 1e-9 for time in found)
 
@@ -103,12 +123,12 @@ def test_one_server_without_batches_is_the_plain_queue(arrivals: list[float]) ->
     for arrival in arrivals:
         free = max(free, arrival) + 1.0
         wanted.append(free - arrival)
-    assert sojourns(arrivals, {1: 1.0}, most=1, servers=1) == pytest.approx(wanted)
+    assert sojourns(arrivals, Service({1: 1.0}), most=1, servers=1) == pytest.approx(wanted)
 
 
 def test_the_ideal_takes_the_limit_that_serves_best() -> None:
     arrivals = [n * 0.3 for n in range(2000)]
-    p99, most = ideal_p99(arrivals, {1: 1.0, 8: 1.2}, servers=1)
+    p99, most = ideal_p99(arrivals, Service({1: 1.0, 8: 1.2}), servers=1)
     assert most == 8
     assert p99 < 3
 
