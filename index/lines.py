@@ -14,6 +14,13 @@ from .errors import ConfigurationError, CorpusError
 
 LINE_MAX_BYTES = 64 * 1024 * 1024
 
+ZSTD_WINDOW_MAX_BYTES = 1 << 31
+"""What `zstd --long=31` makes, as public dumps are; the library alone refuses more than 128 MiB. A file that was made with a
+window of so many bytes takes as much memory to read, once it is that long."""
+
+_PIECE_BYTES = 1 << 12
+"""Compressed bytes that are decompressed at a time: of zeros alone they hold 128 MiB, however long the file is."""
+
 _CHUNK_BYTES = 1 << 17
 _BOM = b"\xef\xbb\xbf"
 
@@ -91,14 +98,14 @@ class _ZstdStream(io.RawIOBase):
 
     def _advance(self) -> bool:
         """Decompresses some more; False at a proper end."""
-        data = self._left or self._file.read(_CHUNK_BYTES)
+        data = self._left or self._file.read(_PIECE_BYTES)
         self._left = b""
         if not data:
             if self._frame is not None:
                 raise EOFError
             return False
         if self._frame is None:
-            self._frame = self._zstandard.ZstdDecompressor().decompressobj()
+            self._frame = self._zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX_BYTES).decompressobj()
         try:
             self._ready = memoryview(self._frame.decompress(data))
         except self._zstandard.ZstdError as error:

@@ -73,6 +73,15 @@ def test_gzip_and_zstandard(tmp_path: Path, name: str) -> None:
     assert passages(zst) == PASSAGES
 
 
+def test_zstandard_with_the_longest_window_there_is(tmp_path: Path) -> None:
+    """A frame of one uncompressed block whose header says what `--long=31` writes: a window of 2 GiB."""
+    data = lines_of(BEIR)
+    header, block = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]), (len(data) << 3 | 1).to_bytes(3, "little")
+    path = tmp_path / "c.jsonl.zst"
+    path.write_bytes(header + block + data)
+    assert passages(path) == PASSAGES
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_compressed_file_that_is_cut_short_is_named_with_its_line(tmp_path: Path, suffix: str) -> None:
     data = lines_of([{"_id": str(n), "text": f"{n} {n * 7919}"} for n in range(20_000)])
