@@ -71,10 +71,9 @@ def passage_from_json(line: str, fields: Fields) -> Passage:
 
 
 def split_tsv(line: str) -> list[str]:
-    """The fields of a TSV line. One in double quotes loses them, doubled ones inside become single (as DPR writes passages)."""
-    return [
-        field[1:-1].replace('""', '"') if len(field) > 1 and field[0] == field[-1] == '"' else field for field in line.split("\t")
-    ]
+    """The fields of a TSV line. One in double quotes loses them, doubled ones inside become single (as DPR writes passages). If
+    one inside is not doubled, the quotes are the text's own."""
+    return [_unquoted(field) if field[:1] == '"' else field for field in line.split("\t")]
 
 
 def passage_from_tsv(line: str, header: Sequence[str], fields: Fields) -> Passage:
@@ -83,6 +82,12 @@ def passage_from_tsv(line: str, header: Sequence[str], fields: Fields) -> Passag
     if len(values) != len(header):
         raise BadRow(f"it has {len(values)} fields, the header has {len(header)}")
     return passage_from(dict(zip(header, values, strict=True)), fields)
+
+
+def _unquoted(field: str) -> str:
+    inside = field[1:-1]
+    quoted = len(field) > 1 and field[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if quoted else field
 
 
 def _id(rest: dict[str, object], fields: Fields) -> str:

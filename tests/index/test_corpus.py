@@ -151,6 +151,23 @@ def test_tsv(tmp_path: Path) -> None:
     assert bad(iter(rows)) == [f"{path}, line 4: it has 2 fields, the header has 3"]
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ('"Foo" is a song by "Bar"', '"Foo" is a song by "Bar"'),
+        ('"""Foo"" is a song by ""Bar"""', '"Foo" is a song by "Bar"'),
+        ('"Foo"', "Foo"),
+        ('""""', '"'),
+        ('"', '"'),
+        ('"a"" b"c"', '"a"" b"c"'),
+    ],
+)
+def test_only_a_quoted_field_of_tsv_loses_its_quotes(tmp_path: Path, field: str, text: str) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text(f"id\ttext\ttitle\n1\t{field}\tT\n")
+    assert passages(path) == [Passage("1", "T", text)]
+
+
 def test_tsv_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "c.tsv"
     path.write_text("1\ta text\n2\tanother\n")
