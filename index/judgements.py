@@ -40,7 +40,8 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """The judgements of a TSV file: BEIR's three columns (query, passage, grade, with or without a header) or TREC's four (query,
-    iteration, passage, grade; also separated by blanks). Raises as `read_queries`."""
+    iteration, passage, grade; also separated by blanks). A first line is a header where its last column is a word without a
+    digit. Raises as `read_queries`."""
     file = _there(path)
     qrels: dict[str, dict[str, int]] = {}
     for number, line in read_lines(file):
@@ -53,7 +54,7 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
         except ValueError as error:
             raise CorpusError(str(file), number, str(error)) from None
         if grade is None:
-            if number > 1:
+            if number > 1 or not _is_word(columns[-1]):
                 raise CorpusError(str(file), number, f"its grade {columns[-1]!r} is not a whole number")
             continue
         qrels.setdefault(columns[0], {})[columns[-2]] = grade
@@ -61,6 +62,9 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
         raise ConfigurationError(f"the file {file} holds no judgement")
     return qrels
 
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?", re.ASCII)
+"""A grade, also written as 1.0, in which trec_eval finds 1 too. What it makes of 0.5 (0) is refused."""
 
 _PIECE = re.compile(r"(.+)#[0-9]+", re.DOTALL)
 """What the id of a piece looks like (`chunks.py`): its document's, and a number."""
@@ -93,10 +97,12 @@ def _there(path: str | os.PathLike[str]) -> Path:
 def _grade(columns: list[str]) -> int | None:
     if len(columns) not in (3, 4):
         raise ValueError(f"it has {len(columns)} columns; judgements have 3 (query, passage, grade) or 4 (with TREC's iteration)")
-    try:
-        return int(columns[-1])
-    except ValueError:
-        return None
+    whole = _WHOLE.fullmatch(columns[-1].strip())
+    return int(whole[1]) if whole else None
+
+
+def _is_word(text: str) -> bool:
+    return any(map(str.isalpha, text)) and not any(map(str.isdigit, text))
 
 
 def _json_query(line: str) -> tuple[str, str]:

@@ -148,6 +148,8 @@ def test_qrels_of_beir_and_trec(tmp_path: Path) -> None:
     assert read_qrels(path) == expected
     path.write_text("q1 0 d1 2\nq1 0 d2 0\n\nq2 Q0 d1 1\n")
     assert read_qrels(path) == expected
+    path.write_text("q1\td1\t2.0\nq1\td2\t0.\nq2\td1\t1.000\n")
+    assert read_qrels(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -155,6 +157,9 @@ def test_qrels_of_beir_and_trec(tmp_path: Path) -> None:
     [
         ("q\td\t1\nq\td\n", "line 2: it has 2 columns"),
         ("q\td\t1\nq\td\tx\n", "line 2: its grade 'x' is not a whole number"),
+        ("q\td\t0.5\nq\te\t1\n", "line 1: its grade '0.5' is not a whole number"),
+        ("q\td\t1x\nq\te\t1\n", "line 1: its grade '1x' is not a whole number"),
+        ("q\td\t\nq\te\t1\n", "line 1: its grade '' is not a whole number"),
         ("query\tdoc\tscore\n", "holds no judgement"),
     ],
 )
