@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union
 
@@ -18,7 +19,7 @@ _BATCH_ROWS = 1024
 
 def read_parquet(path: Path, fields: Fields) -> Iterator[Union[dict[str, object], BadRow]]:
     """Each row as a map, or why it is none. Times become ISO 8601 text, decimals text, bytes UTF-8 or else hexadecimal text.
-    Raises `CorpusError` where the file cannot be read on, or has no column for what `fields` name."""
+    Raises `CorpusError` where the file cannot be read on, has no column for what `fields` name, or two of one name."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -27,7 +28,8 @@ def read_parquet(path: Path, fields: Fields) -> Iterator[Union[dict[str, object]
     row = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            if problem := missing_column(file.schema_arrow.names, fields):
+            names = file.schema_arrow.names
+            if problem := _named_twice(names) or missing_column(names, fields):
                 raise CorpusError(str(path), 0, problem)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for found in _rows_of(batch):
@@ -37,24 +39,34 @@ def read_parquet(path: Path, fields: Fields) -> Iterator[Union[dict[str, object]
         raise CorpusError(str(path), row + 1, f"cannot be read as Parquet ({_reason(error)})", "row") from None
 
 
+def _named_twice(names: Sequence[str]) -> str:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    return f"it has several columns named {', '.join(map(repr, twice))}" if twice else ""
+
+
 def _rows_of(batch: Any) -> Iterator[Union[dict[str, object], BadRow]]:
     """The rows of a record batch: all at once, and one by one where that fails for one of them."""
+    from .arrow_values import values_of
+
+    names = batch.schema.names
     try:
-        rows = batch.to_pylist()
+        columns = [values_of(column) for column in batch.columns]
     except (OverflowError, ValueError):
         for place in range(batch.num_rows):
             yield _row_of(batch.slice(place, 1))
     else:
-        for values in rows:
-            yield {name: _plain(value) for name, value in values.items()}
+        for values in zip(*columns, strict=True):
+            yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
 
 
 def _row_of(one: Any) -> Union[dict[str, object], BadRow]:
     """The only row of a record batch. Values that Python has no room for (dates beyond the year 9999) make it a bad one."""
+    from .arrow_values import values_of
+
     values: dict[str, object] = {}
     for name, column in zip(one.schema.names, one.columns, strict=True):
         try:
-            values[name] = _plain(column[0].as_py())
+            values[name] = _plain(values_of(column)[0])
         except (OverflowError, ValueError) as error:
             return BadRow(f"its {name} cannot be read: {_reason(error)}")
     return values

@@ -206,6 +206,56 @@ def test_parquet_values_that_no_passage_can_hold(tmp_path: Path) -> None:
     assert infinite == f"{path}, row 4: its near holds a value that is not finite, which is not a number of JSON"
 
 
+def test_nanoseconds_of_parquet_are_text(tmp_path: Path) -> None:
+    """With pandas and without it. What six digits tell is told as ever."""
+    path = tmp_path / "c.parquet"
+    at = pyarrow.array([1_600_000_000_000_456_789, -1, 1_600_000_000_000_000_000, None], pyarrow.timestamp("ns"))
+    took = pyarrow.array([1_000_000_001, -1, 1_000, None], pyarrow.duration("ns"))
+    nested = pyarrow.array([[1], [], [None, 1_000], None], pyarrow.list_(pyarrow.time64("ns")))
+    both = pyarrow.array([{"a": 1}, {"a": None}, {"a": 0}, None], pyarrow.struct([("a", pyarrow.duration("ns"))]))
+    pairs = pyarrow.array([[("k", 1)], [], [("k", None)], None], pyarrow.map_(pyarrow.string(), pyarrow.timestamp("ns")))
+    table = {"id": list(range(4)), "text": list("abcd"), "at": at, "zone": at.cast(pyarrow.timestamp("ns", "Europe/Berlin"))}
+    pyarrow.parquet.write_table(pyarrow.table({**table, "took": took, "nested": nested, "both": both, "pairs": pairs}), path)
+    names = ("at", "zone", "took", "nested", "both", "pairs")
+    rows = [[row.passage.metadata[name] for name in names] if row.passage else row.reason for row in read_corpus([path])]
+    assert rows == [
+        [
+            "2020-09-13T12:26:40.000456789",
+            "2020-09-13T14:26:40.000456789+02:00",
+            "0:00:01.000000001",
+            ["00:00:00.000000001"],
+            {"a": "0:00:00.000000001"},
+            [["k", "1970-01-01T00:00:00.000000001"]],
+        ],
+        [
+            "1969-12-31T23:59:59.999999999",
+            "1970-01-01T00:59:59.999999999+01:00",
+            "-1 day, 23:59:59.999999999",
+            [],
+            {"a": None},
+            [],
+        ],
+        [
+            "2020-09-13T12:26:40",
+            "2020-09-13T14:26:40+02:00",
+            "0:00:00.000001",
+            [None, "00:00:00.000001"],
+            {"a": "0:00:00"},
+            [["k", None]],
+        ],
+        [None] * 6,
+    ]
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    columns = [pyarrow.array([text]) for text in ("1", "one", "two", "three")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["id", "text", "x", "x"]), path)
+    with pytest.raises(CorpusError) as caught:
+        list(read_corpus([path]))
+    assert str(caught.value) == f"{path}: it has several columns named 'x'"
+
+
 def test_parquet_without_a_column(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"id": [1], "body": ["one"]}), path)
