@@ -22,7 +22,7 @@ _FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*$")
 def read_document(path: Path, name: str) -> Passage:
     """The whole of a file. The title is the first heading of a Markdown file, else the file's name.
 
-    Raises `CorpusError` where it is not UTF-8, or too large to be one document.
+    Raises `CorpusError` where it is not UTF-8, too large to be one document, or holds no word: its name alone is no passage.
     """
     lines, size = [], 0
     for number, line in read_lines(path):
@@ -33,6 +33,8 @@ def read_document(path: Path, name: str) -> Passage:
         size += len(line)
         if size > DOCUMENT_MAX_BYTES:
             raise CorpusError(str(path), number, f"the document is larger than {DOCUMENT_MAX_BYTES} bytes")
+    if not any(map(str.strip, lines)):
+        raise CorpusError(str(path), 1, "its text is empty")
     heading = _first_heading(lines) if path.suffix.lower() == ".md" else ""
     return Passage(name, heading or path.stem, "\n".join(lines), {"source": name})
 

@@ -58,7 +58,7 @@ def missing_column(columns: Sequence[str], fields: Fields) -> str:
 def passage_from_json(line: str, fields: Fields) -> Passage:
     """The passage in a JSON object on one line. Raises `BadRow`."""
     try:
-        row = json.loads(line, parse_constant=_refuse_constant)
+        row = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise BadRow(f"it is not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
@@ -97,7 +97,7 @@ def _id(rest: dict[str, object], fields: Fields) -> str:
             value = rest.pop(name)
             if type(value) is int:
                 return str(value)
-            if not isinstance(value, str) or not value:
+            if not isinstance(value, str) or not value.strip():
                 raise BadRow(f"its {name} is {_told(value)}, which is no id")
             return value
     raise BadRow(f"it has no {' or '.join(names)}")
@@ -145,6 +145,15 @@ def _all_finite(value: object) -> bool:
 def _told(value: object) -> str:
     shown = json.dumps(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
     return shown if len(shown) <= 40 else f"{shown[:40]}..."
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Of two values of one name nobody knows which is meant; JSON readers take the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise BadRow(f"it has several values named {next(name for name in names if names.count(name) > 1)!r}")
+    return fields
 
 
 def _refuse_constant(name: str) -> object:

@@ -111,6 +111,9 @@ def test_a_file_that_is_not_compressed_after_all(tmp_path: Path, suffix: str) ->
         ('{"id": null, "text": "t"}', "its id is null, which is no id"),
         ('{"id": "", "text": "t"}', 'its id is "", which is no id'),
         ('{"id": true, "text": "t"}', "its id is true"),
+        ('{"id": " \\t", "text": "t"}', 'its id is " \\t", which is no id'),
+        ('{"id": "1", "text": "t", "id": "2"}', "it has several values named 'id'"),
+        ('{"id": "1", "text": "t", "meta": [{"x": 1, "x": 1}]}', "it has several values named 'x'"),
         ('{"id": "1"}', "it has no text"),
         ('{"id": "1", "text": 5}', "its text is 5, which is not text"),
         ('{"id": "1", "text": null}', "its text is null"),
@@ -371,6 +374,19 @@ def test_the_title_of_a_markdown_file_is_its_first_heading(tmp_path: Path, text:
     (found,) = passages(tmp_path / "notes.md")
     assert found is not None
     assert found.title == title
+
+
+@pytest.mark.parametrize("name", ["d.txt", "d.md"])
+def test_a_document_without_a_word_is_bad(tmp_path: Path, name: str) -> None:
+    """Only its name would be encoded."""
+    for text in ("", " \n\t\n"):
+        (tmp_path / name).write_text(text)
+        assert bad(read_corpus([tmp_path])) == [f"{tmp_path}/{name}, line 1: its text is empty"]
+
+
+def test_a_row_with_a_title_alone_is_a_passage(jsonl: Jsonl) -> None:
+    """BEIR's corpora have them, and they are judged."""
+    assert passages(jsonl([{"_id": "a", "title": "A title", "text": ""}])) == [Passage("a", "A title", "")]
 
 
 def test_a_document_in_another_encoding(tmp_path: Path) -> None:
