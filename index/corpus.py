@@ -93,7 +93,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path]]:
 def _files_in(root: Path) -> Iterator[Path]:
     """The files in a folder, then those in its folders, each in the order of names; when all of these were read, those in folders
     that links lead to, so that no link gives another name to what is there without it. Each folder once. Raises `CorpusError`
-    where a folder cannot be read: what is in it would be missing."""
+    where a folder cannot be read or a link leads to nothing: what is in it would be missing."""
     seen: set[tuple[int, int]] = set()
     waiting, linked = [root], list[Path]()
     while waiting or linked:
@@ -106,8 +106,11 @@ def _files_in(root: Path) -> Iterator[Path]:
             with os.scandir(folder) as listing:
                 entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
             folders = {entry.name: entry.is_symlink() for entry in entries if entry.is_dir()}
+            lost = [entry for entry in entries if entry.is_symlink() and not os.path.exists(entry)]
         except OSError as error:
             raise CorpusError(str(folder), 0, f"the folder cannot be read: {error.strerror or error}") from None
+        if lost:
+            raise CorpusError(lost[0].path, 0, f"the link leads to nothing: there is no {os.readlink(lost[0])}")
         yield from (folder / entry.name for entry in entries if entry.name not in folders)
         waiting += [folder / name for name in reversed(folders) if not folders[name]]
         linked += [folder / name for name in folders if folders[name]]

@@ -339,6 +339,17 @@ def test_a_link_to_itself_is_named_with_its_folder(tmp_path: Path) -> None:
         list(read_corpus([tmp_path]))
 
 
+@pytest.mark.parametrize("name", ["more", "notes.txt"])
+def test_a_link_that_leads_to_nothing_is_named(tmp_path: Path, name: str) -> None:
+    """It may have led to a folder of the corpus."""
+    (tmp_path / "rows.jsonl").write_bytes(lines_of(BEIR))
+    (tmp_path / ".#rows.jsonl").symlink_to("an editor's mark")
+    assert passages(tmp_path) == PASSAGES
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(CorpusError, match=f"^{tmp_path}/{name}: the link leads to nothing: there is no gone$"):
+        list(read_corpus([tmp_path]))
+
+
 @pytest.mark.process
 def test_a_folder_that_may_not_be_read_ends_the_build(tmp_path: Path) -> None:
     """Seen by a process that is not root: root reads everything."""
