@@ -261,12 +261,12 @@ def _encode(encoders: Encoders, state: BuildState, read: ReadPassages, folder: P
     with EncodedShards(folder, state.key(read.sha256)) as shards:
         if shards.thrown_away:
             tell(f"{shards.thrown_away} encoded shards are thrown away: the passages changed")
-        shards.keep([shard for shard, found in shards.digests.items() if digest_of(work, shard) == found])
-        done = sum(len(work.rows(shard)) for shard in shards.digests)
+        shards.keep([shard for shard, found in shards.found.items() if digest_of(work, shard) == found.digest])
+        done = sum(len(work.rows(shard)) for shard in shards.found)
         if done:
             tell(f"going on: {done:,} of {work.count:,} passages are encoded already")
         progress(ENCODING, done, work.count)
-        missing = [shard for shard in range(work.shards) if shard not in shards.digests]
+        missing = [shard for shard in range(work.shards) if shard not in shards.found]
         for shard, found in encoders.encode(work, missing):
             shards.add(shard, found)
             done += len(work.rows(shard))

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import runtimes
 from .build_passages import Progress
-from .build_state import SEALED, BuildState, ReadPassages, digest, read_json, write_json
+from .build_state import SEALED, BuildState, EncodedShards, ReadPassages, digest, read_json, write_json
 from .errors import IndexUnusable
 from .index_types import Plan
 from .manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity, parse_manifest
@@ -37,7 +37,8 @@ class Finish:
 
     def __init__(self, folder: Path, state: BuildState, read: ReadPassages, wanted: Wanted, facts: CorpusFacts) -> None:
         made_by = by_faiss(wanted.type)
-        self.key = digest([state.key(read.sha256), dataclasses.asdict(wanted), dataclasses.asdict(facts), made_by])
+        self._encoded = state.key(read.sha256)
+        self.key = digest([self._encoded, dataclasses.asdict(wanted), dataclasses.asdict(facts), made_by])
         self._folder = folder
         self._state = state
         self._read = read
@@ -74,6 +75,7 @@ class Finish:
             tools={**tools(), "backend": by.backend},
             files=files,
             search=made.search,
+            truncated=EncodedShards(self._folder, self._encoded).truncated,
         )
         write_json(self._folder / SEALED, {"key": self.key, "manifest": json.loads(manifest.to_json())})
         return manifest

@@ -5,7 +5,8 @@
 | `state.json`               | what encodes, and how: model, prefixes, dtype, backend, threads, versions; and  |
 |                            | what is made of the rows                                                        |
 | `passages.json`            | the corpus is read: which files, how many passages, their digest                |
-| `encoded`                  | a line for each encoded shard, under the key of what it was made from           |
+| `encoded`                  | a line for each encoded shard (number, digest, passages that were longer than   |
+|                            | the model reads), under the key of what it was made from                        |
 | `sealed.json`              | all files are complete: the manifest to come                                    |
 
 Each is written when what it tells of is on disk, never before.
@@ -23,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigurationError
 
@@ -32,11 +33,11 @@ PASSAGES = "passages.json"
 ENCODED = "encoded"
 SEALED = "sealed.json"
 
-FORMAT = 2
+FORMAT = 3
 SEED = 20_091_107
 """Draws the sample that an index type is trained on."""
 
-_LINE = re.compile(r"([0-9]+) ([0-9a-f]{32})", re.ASCII)
+_LINE = re.compile(r"([0-9]+) ([0-9a-f]{32}) ([0-9]+)", re.ASCII)
 _HOW = ("device", "dtype", "backend", "tools")
 
 
@@ -91,6 +92,13 @@ class ReadPassages:
     sha256: str
     skipped: int
     sentences: tuple[str, ...]
+
+
+class EncodedShard(NamedTuple):
+    """The digest of its rows, and how many of its passages are longer than the model reads."""
+
+    digest: str
+    truncated: int
 
 
 def told_tools(tools: Mapping[str, str]) -> str:
@@ -153,31 +161,35 @@ def write_json(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 class EncodedShards:
-    """The shards that are on disk, by number, with the digest of their rows; `key` says what they were made from."""
+    """The shards that are on disk, by number; `key` says what they were made from."""
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.digests: dict[int, str] = {}
+        self.found: dict[int, EncodedShard] = {}
         self.thrown_away = 0
         self._path = folder / ENCODED
         self._key = key
         first, *lines = self._lines()
-        for found in filter(None, map(_LINE.fullmatch, lines)):
-            self.digests[int(found[1])] = found[2]
+        for line in filter(None, map(_LINE.fullmatch, lines)):
+            self.found[int(line[1])] = EncodedShard(line[2], int(line[3]))
         if first != key:
-            self.thrown_away = len(self.digests)
-            self.digests = {}
+            self.thrown_away = len(self.found)
+            self.found = {}
         self._file = -1
+
+    @property
+    def truncated(self) -> int:
+        return sum(shard.truncated for shard in self.found.values())
 
     def keep(self, shards: Iterable[int]) -> None:
         """Forgets all others; from here on `add` adds to these."""
-        self.digests = {shard: self.digests[shard] for shard in shards}
-        _replace(self._path, "".join(f"{line}\n" for line in (self._key, *map(_line, self.digests.items()))))
+        self.found = {shard: self.found[shard] for shard in shards}
+        _replace(self._path, "".join(f"{line}\n" for line in (self._key, *map(_line, self.found.items()))))
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
-    def add(self, shard: int, digest: str) -> None:
+    def add(self, shard: int, encoded: EncodedShard) -> None:
         """A shard whose rows are on disk."""
-        self.digests[shard] = digest
-        os.write(self._file, f"{_line((shard, digest))}\n".encode())
+        self.found[shard] = encoded
+        os.write(self._file, f"{_line((shard, encoded))}\n".encode())
         os.fdatasync(self._file)
 
     def __enter__(self) -> EncodedShards:
@@ -195,8 +207,9 @@ class EncodedShards:
         return text.split("\n")[:-1] or [""]
 
 
-def _line(shard: tuple[int, str]) -> str:
-    return f"{shard[0]} {shard[1]}"
+def _line(item: tuple[int, EncodedShard]) -> str:
+    number, encoded = item
+    return f"{number} {encoded.digest} {encoded.truncated}"
 
 
 def _replace(path: Path, text: str) -> None:

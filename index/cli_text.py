@@ -110,7 +110,7 @@ def facts(manifest: Manifest) -> dict[str, object]:
         "queries/s": f"{search.queries_per_s:,.0f} of vectors in batches of 32, on {search.threads} threads, when it was built",
         "model": manifest.model.name,
         "model sha256": manifest.model.sha256,
-        "max length": manifest.max_length,
+        "max length": f"{manifest.max_length:,} tokens{_told_truncated(manifest.truncated)}",
         "query prefix": manifest.query_prefix,
         "passage prefix": manifest.passage_prefix,
         "encoded": f"{manifest.corpus.encode}, in {manifest.dtype} on {manifest.device}",
@@ -118,6 +118,10 @@ def facts(manifest: Manifest) -> dict[str, object]:
         "skipped rows": manifest.corpus.skipped,
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
     }
+
+
+def _told_truncated(count: int) -> str:
+    return f"; of {count:,} {'passages' if count > 1 else 'passage'} the end was not read (--chunk-tokens)" if count else ""
 
 
 def _part_facts(manifest: Manifest) -> dict[str, object]:

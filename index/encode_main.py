@@ -42,7 +42,7 @@ def answers() -> Iterator[dict[str, Any]]:
         if "work" in command:
             work = Work(**command["work"])
         elif work is not None:
-            yield {"shard": command["shard"], "digest": encode_shard(encoder, work, command["shard"])}
+            yield {"shard": command["shard"], "encoded": encode_shard(encoder, work, command["shard"])._asdict()}
 
 
 if __name__ == "__main__":

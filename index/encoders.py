@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..conf.cores import thread_environment
-from .build_state import EncodedBy
+from .build_state import EncodedBy, EncodedShard
 from .children import tied
 from .errors import ConfigurationError, EncodingFailed
 from .shards import Work, encode_shard
@@ -36,11 +36,11 @@ _END_S = 10.0
 
 
 class Encoders(Protocol):
-    """`by` says what encodes, and how. `encode` yields each shard with its digest once its rows are on disk, in any order."""
+    """`by` says what encodes, and how. `encode` yields each shard once its rows are on disk, in any order."""
 
     by: EncodedBy
 
-    def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, str]]: ...
+    def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, EncodedShard]]: ...
 
     def close(self) -> None: ...
 
@@ -52,7 +52,7 @@ class OneEncoder:
         self.by = by
         self._encoder: Encoder | None = encoder
 
-    def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, EncodedShard]]:
         for shard in shards:
             if self._encoder is None:
                 raise ValueError("these encoders are closed")
@@ -143,7 +143,7 @@ class EncoderProcesses:
             self.close()
             raise
 
-    def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def encode(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, EncodedShard]]:
         """Raises `EncodingFailed` where no process is left."""
         waiting = deque(shards)
         with selectors.DefaultSelector() as selector:
@@ -160,7 +160,7 @@ class EncoderProcesses:
                         self._lose(process, waiting)
                     for report in reports or ():
                         process.shards.remove(report["shard"])
-                        yield report["shard"], report["digest"]
+                        yield report["shard"], EncodedShard(**report["encoded"])
                 self._share(waiting)
 
     def close(self) -> None:

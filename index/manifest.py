@@ -100,7 +100,8 @@ class SearchFacts:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An index as one build left it. `version` is derived from the content: the same content has the same version."""
+    """An index as one build left it. `version` is derived from the content: the same content has the same version. `truncated`
+    passages are longer than the model reads: their ends were not encoded."""
 
     format: int
     version: str
@@ -122,6 +123,7 @@ class Manifest:
     tools: Mapping[str, str]
     files: Mapping[str, FileEntry]
     search: SearchFacts = SearchFacts()
+    truncated: int = 0
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..wire import codec
+from .build_state import EncodedShard
 from .errors import ModelUnusable
 from .passage import encoded_text
 from .passages import OFFSETS, ROWS
@@ -54,10 +55,11 @@ def prepare(work: Work) -> None:
         os.close(descriptor)
 
 
-def encode_shard(encoder: Encoder, work: Work, shard: int) -> str:
-    """Encodes a shard; when this returns its rows are on disk. The digest of the rows. Raises `ModelUnusable`."""
+def encode_shard(encoder: Encoder, work: Work, shard: int) -> EncodedShard:
+    """Encodes a shard; when this returns its rows are on disk. Raises `ModelUnusable`."""
     rows = work.rows(shard)
-    vectors = encoder.encode(read_texts(work, rows), "passage").vectors
+    encoded = encoder.encode(read_texts(work, rows), "passage")
+    vectors = encoded.vectors
     if vectors.shape != (len(rows), work.dim) or not np.isfinite(vectors).all():
         raise ModelUnusable(f"the model {encoder.model} gives no row of {work.dim} finite values for each text")
     data = memoryview(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
@@ -69,7 +71,7 @@ def encode_shard(encoder: Encoder, work: Work, shard: int) -> str:
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return EncodedShard(hashlib.blake2b(data, digest_size=16).hexdigest(), sum(encoded.truncated))
 
 
 def digest_of(work: Work, shard: int) -> str:

@@ -395,11 +395,6 @@ def test_a_document_without_a_word_is_bad(tmp_path: Path, name: str) -> None:
         assert bad(read_corpus([tmp_path])) == [f"{tmp_path}/{name}, line 1: its text is empty"]
 
 
-def test_a_row_with_a_title_alone_is_a_passage(jsonl: Jsonl) -> None:
-    """BEIR's corpora have them, and they are judged."""
-    assert passages(jsonl([{"_id": "a", "title": "A title", "text": ""}])) == [Passage("a", "A title", "")]
-
-
 def test_a_document_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "d.txt").write_bytes(b"fine\n\xff\xfe\n")
     (sentence,) = bad(read_corpus([tmp_path / "d.txt"]))

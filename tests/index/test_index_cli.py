@@ -65,6 +65,15 @@ def test_build_and_info(jsonl: Jsonl, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hashing")
+def test_build_ends_with_how_many_passages_are_longer_than_the_model_reads(jsonl: Jsonl, tmp_path: Path) -> None:
+    long = {"_id": "long", "title": "", "text": "word " * 65}
+    result = run("build", jsonl([*ROWS, long]), "--out", tmp_path / "out", "--device", "cpu")
+    assert "max length        64 tokens; of 1 passage the end was not read (--chunk-tokens)\n" in result.stdout
+    whole = run("build", jsonl(ROWS), "--out", tmp_path / "whole", "--device", "cpu")
+    assert "max length        64 tokens\n" in whole.stdout
+
+
+@pytest.mark.usefixtures("hashing")
 def test_build_skips_bad_rows_when_told_to(jsonl: Jsonl, tmp_path: Path) -> None:
     corpus = jsonl([*ROWS[:16], "{", *ROWS[16:]])
     assert failed(run("build", corpus, "--out", tmp_path / "out")).startswith(f"{corpus}, line 17: it is not JSON")

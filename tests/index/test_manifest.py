@@ -29,6 +29,12 @@ def test_what_was_written_is_read_back(small: Built, copied: Path) -> None:
     assert [path for path in copied.iterdir() if path.name.startswith(f".{MANIFEST_NAME}")] == []
 
 
+def test_one_of_an_earlier_version_is_read(small: Built) -> None:
+    fields = json.loads(small.manifest.to_json())
+    del fields["truncated"]
+    assert parse_manifest(json.dumps(fields), "there") == small.manifest
+
+
 def test_it_tells_what_the_contract_wants_told(small: Built) -> None:
     manifest = small.manifest
     assert manifest.count == 6

@@ -43,7 +43,8 @@ ROWS = 1_300
 
 
 def rows(count: int, word: str = "text") -> list[dict[str, object]]:
-    return [{"_id": str(n), "title": f"title {n}", "text": f"{word} {n} " * (1 + n % 7)} for n in range(count)]
+    """Every hundredth is longer than `HashingEncoder` reads."""
+    return [{"_id": str(n), "title": f"title {n}", "text": f"{word} {n} " * (1 + n % 7 if n % 100 else 40)} for n in range(count)]
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -110,6 +111,7 @@ def test_it_goes_on_with_what_is_encoded(begun: tuple[Path, Path], told: Told, t
     told.build(corpus, tmp_path / "straight")
     assert told.sentences == []
     assert content(out) == content(tmp_path / "straight")
+    assert open_index(out).manifest.truncated == 13, "whichever build encoded them"
 
 
 def test_what_was_decided_stays_decided(jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:

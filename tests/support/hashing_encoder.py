@@ -30,4 +30,7 @@ class HashingEncoder:
     def encode(self, texts: Sequence[str], kind: str = "query") -> Hashed:
         rows = [np.frombuffer(hashlib.shake_128(text.encode()).digest(self.dim), np.uint8) - 127.5 for text in texts]
         vectors = np.array([row / np.linalg.norm(row) for row in rows], dtype=np.float32).reshape(-1, self.dim)
-        return Hashed(vectors, [len(text.split()) for text in texts], [False] * len(texts))
+        lengths = [len(text.split()) for text in texts]
+        return Hashed(
+            vectors, [min(length, self.max_length) for length in lengths], [length > self.max_length for length in lengths]
+        )
