@@ -18,7 +18,7 @@ DATA   ?=
 BENCH  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-kills chaos lint types format bench bench-broker bench-scheduling bench-index bench-passages bench-memory bench-reload clean
+.PHONY: help setup demo test test-long test-kills chaos lint types format bench bench-broker bench-scheduling bench-index bench-passages bench-memory bench-reload bench-quality clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench-memory: $(READY)  ## Peak memory of flat builds of 300,000 and 900,000 row
 
 bench-reload: $(READY)  ## 20 reloads under load between two indexes with different answers
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/reload.py
+
+bench-quality: $(READY)  ## What flat, hnsw and compact find of SciFact and SQuAD, and at what size: DATA=folder of corpora
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/quality.py $(DATA)
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) $(BENCH_VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
