@@ -5,6 +5,9 @@ numbers of slots) is just how they are the next time. The first new process that
 wanted everywhere, before that the old one is, and if the new one cannot be loaded nothing has changed. Each slot is judged by
 what its own process has loaded, never by what another one has: one that serves that version already keeps its process, and a
 reload mends what an earlier one left half done. It never starts or ends anything itself.
+
+It ends in bounded time, whatever its processes do: a slot has `FAILURES_MAX` tries, and one that goes into quarantine has none
+left, so that another reload, also the way back, is never kept out for long. What was replaced by then stays so.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Union
 
-from .policy import RUNNING
+from .policy import QUARANTINED, RUNNING
 
 RELOAD = "reload"
 RESTART = "restart"
@@ -27,7 +30,7 @@ FAILED = "failed"
 ACTIVE = (LOADING, REPLACING)
 
 FAILURES_MAX = 2
-"""Ends of new processes before one was ready."""
+"""Ends of new processes while one slot is open. Whoever ended them, and however long they had loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Place:
     """One slot now. `state`: of its policy. `serves`: the number of the aim that its living process was started for, None without
     one. `index`: the folder which that process serves; `version`: which version of it, "" if it has loaded none yet. `beside`:
     the state of the process that loads beside it, "" without one, and `beside_version` what that one has loaded. `retiring`: an
-    older process still leaves. `dismissed`: an operator wants no process here. `incarnation`: tells one process from the next."""
+    older process still leaves. `dismissed`: an operator wants no process here. `incarnation`: tells one process from the next.
+    `held`: why the next process may not start now, in words, where that is known."""
 
     number: int
     state: str
@@ -47,6 +51,7 @@ class Place:
     retiring: bool = False
     dismissed: bool = False
     incarnation: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,8 @@ class Rollout:
                 self._open = None
                 return [*actions, Abandon(number)]
             return [*actions, Promote(number)]
+        if (place.beside or place.state) == QUARANTINED:
+            return self._give_up(f"slot {number} is quarantined" + (f": {place.held}" if place.held else ""))
         if place.beside:
             orphaned = self.state == REPLACING and place.serves is None
             return [Promote(number)] if orphaned else []
@@ -167,7 +174,7 @@ class Rollout:
                 return self._give_up("there is no worker that could try it: every slot was drained")
         if outdated:
             self._opened = outdated[0]
-            self._open = self._opened.number
+            self._open, self.failures = self._opened.number, 0
             self.told = f"slot {self._open} gets a new process, {self.replaced} of {self.replaced + len(outdated)} are replaced"
             return [Open(self._open, self._in_place)]
         if not any(place.retiring for place in places):
@@ -195,7 +202,7 @@ class Rollout:
     # ---- what happened ----------------------------------------------------------------------------------------------
 
     def failed(self, number: int, sentence: str, *, hopeless: bool, crowded: bool = False) -> list[Action]:
-        """The new process of that slot ended before it was ready. `hopeless`: none follows it by itself. `crowded`: it stood
+        """The new process of that slot ended before the slot was done. `hopeless`: none follows it soon. `crowded`: it stood
         beside another one and there was not enough memory, so it is tried alone before anything is given up."""
         if not self.active or number != self._open:
             return []
@@ -204,7 +211,7 @@ class Rollout:
             self.told = f"slot {number} is tried again in place of the old one: {sentence}"
             return [Open(number, in_place=True)]
         self.failures += 1
-        if hopeless or (self.state == LOADING and self.failures >= FAILURES_MAX):
+        if hopeless or self.failures >= FAILURES_MAX:
             return self._give_up(sentence)
         self.told = f"slot {number} is tried again: {sentence}"
         return []

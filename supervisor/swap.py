@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..wire import messages
 from .aims import Aim, MakeSpec, pinned
-from .exits import AGAIN, CONFIGURATION, DISMISSED, OURS, EndRecord, lacked_room, last_line
+from .exits import CONFIGURATION, DISMISSED, OURS, EndRecord, lacked_room, last_line
 from .fleet import Fleet
 from .journal import Journal
 from .policy import QUARANTINED, RUNNING, STOPPED, Wanted
@@ -86,9 +86,10 @@ class Swap:
             self._tell()
 
     def ended(self, slot: Slot, record: EndRecord, now: float) -> None:
-        """A worker's process ended, and its policy has judged. What matters is one that was to load the new aim."""
+        """A worker's process ended, and its policy has judged. What matters is one that was to load the new aim, and that nobody
+        here ended."""
         rollout, beside = self._rollout, slot in self._fleet.beside.values()
-        if rollout is None or record.exit.cause in (OURS, AGAIN) or (record.exit.cause == DISMISSED and not beside):
+        if rollout is None or record.exit.cause == OURS or (record.exit.cause == DISMISSED and not beside):
             return
         aim = slot.aim if record.pid is None else slot.serves
         if aim is not None and aim.number == rollout.number and slot not in self._fleet.retiring:
@@ -143,6 +144,7 @@ class Swap:
             retiring=retiring,
             dismissed=_is_dismissed(slot),
             incarnation=slot.incarnation,
+            held=(beside or slot).held,
         )
 
     def _slot(self, number: int) -> Slot | None:

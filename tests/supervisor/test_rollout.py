@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
-from ragpool.supervisor.policy import BACKOFF, QUARANTINED, RUNNING, STARTING, STOPPED
+from ragpool.supervisor.exits import AGAIN, FAULT, OPERATOR, Exit
+from ragpool.supervisor.policy import (
+    BACKOFF,
+    QUARANTINED,
+    RUNNING,
+    STARTING,
+    STOPPED,
+    Ended,
+    SlotPolicy,
+    Spawned,
+    Tick,
+    Wanted,
+)
 from ragpool.supervisor.rollout import (
     DONE,
     FAILED,
@@ -20,6 +33,7 @@ from ragpool.supervisor.rollout import (
     Promote,
     Rollout,
 )
+from ragpool.supervisor.rules import RestartRules
 
 OLD = Place(0, RUNNING, serves=0, index="old", version="v1")
 
@@ -87,17 +101,64 @@ def test_what_no_second_try_can_mend_ends_it_at_once() -> None:
     assert rollout.told == "the index is damaged; version v1 serves on"
 
 
-def test_once_the_version_is_known_a_failure_is_the_policys_business_until_it_gives_up() -> None:
+REST = "the rest is as it was and follows when it is started again, or with the next reload"
+
+
+def replacing(count: int = 2) -> Rollout:
+    """Slot 0 has its new process, slot 1 is open."""
     rollout = reload()
-    rollout.advance(places())
-    rollout.advance(places(beside=RUNNING, beside_version="v2"))
-    rollout.advance([new(0), replace(OLD, number=1)])
-    for _ in range(4):
-        assert rollout.failed(1, "no luck", hopeless=False) == []
-    assert rollout.failed(1, "no luck", hopeless=True) == [Abandon(1)]
-    assert rollout.state == FAILED
-    rest = "the rest is as it was and follows when it is started again, or with the next reload"
-    assert rollout.told == f"no luck; 1 worker replaced, {rest}"
+    rollout.advance(places(count))
+    rollout.advance(places(count, beside=RUNNING, beside_version="v2"))
+    assert rollout.advance([new(0), *places(count)[1:]]) == [Open(1)]
+    return rollout
+
+
+def test_once_the_version_is_known_each_slot_has_two_tries() -> None:
+    rollout = replacing(3)
+    assert rollout.failed(1, "no luck", hopeless=False) == []
+    loaded = replace(OLD, number=1, beside=RUNNING, beside_version="v2")
+    assert rollout.advance([new(0), loaded, replace(OLD, number=2)]) == [Promote(1)]
+    assert rollout.advance([new(0), new(1), replace(OLD, number=2)]) == [Open(2)]
+    assert rollout.failed(2, "no luck", hopeless=False) == []
+    assert rollout.active
+    assert rollout.failed(2, "no luck", hopeless=False) == [Abandon(2)]
+    assert (rollout.state, rollout.told) == (FAILED, f"no luck; 2 workers replaced, {REST}")
+    hopeless = replacing()
+    assert hopeless.failed(1, "no luck", hopeless=True) == [Abandon(1)]
+    assert hopeless.told == f"no luck; 1 worker replaced, {REST}"
+
+
+@pytest.mark.parametrize("words", [("exit code 1", FAULT), ("killed by SIGKILL", OPERATOR), ("asked for another", AGAIN)])
+def test_ends_too_far_apart_for_a_quarantine_end_it_too(words: tuple[str, str]) -> None:
+    """The new process of slot 1 ends after 40 s, again and again; its policy would go on for ever."""
+    rollout, policy, now = replacing(), SlotPolicy("worker-1", RestartRules(), Random(1)), 0.0
+    policy.receive(Wanted(), now)
+    while rollout.active and now < 3600:
+        policy.receive(Spawned(), now)
+        assert rollout.advance([new(0), replace(OLD, number=1, beside=policy.state)]) == []
+        now += 40
+        policy.receive(Ended(Exit(*words, blame=False)), now)
+        assert policy.state == BACKOFF
+        rollout.failed(1, words[0], hopeless=False)
+        now += policy.wait_s(now)
+        policy.receive(Tick(), now)
+    assert rollout.told == f"{words[0]}; 1 worker replaced, {REST}"
+    assert now < 100
+
+
+@pytest.mark.parametrize("beside", [QUARANTINED, ""])
+def test_a_slot_that_may_have_no_process_now_ends_it(beside: str) -> None:
+    """Nothing ended: the memory of a dead process is not free, or all slots of the device wait."""
+    held = replace(OLD, number=1, beside=beside, held="1.0 GiB of cuda:0 are still held by process 7, which has ended")
+    if not beside:
+        held = replace(held, state=QUARANTINED, serves=None, version="")
+    rollout = replacing()
+    assert rollout.advance([new(0), held]) == [Abandon(1)]
+    assert rollout.told == f"slot 1 is quarantined: {held.held}; 1 worker replaced, {REST}"
+    first = reload()
+    first.advance(places(1))
+    assert first.advance([replace(held, number=0, held="")]) == [Abandon(0)]
+    assert first.told == "slot 0 is quarantined; version v1 serves on"
 
 
 def test_failures_elsewhere_are_not_its_own() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, cycle, islice
 
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ragpool.supervisor.policy import BACKOFF, RUNNING, STARTING, STOPPED
+from ragpool.supervisor.policy import BACKOFF, QUARANTINED, RUNNING, STARTING, STOPPED
 from ragpool.supervisor.rollout import DONE, FAILED, LOADING, RELOAD, RESTART, Abandon, Commit, Open, Place, Promote, Rollout
 
 INDEXES = ("a", "b")
+LOADS, FAILS, IS_CROWDED, WAITS = "loads", "fails", "is crowded", "waits"
+ROUNDS = 40
+"""More than the tries of six slots, with one for each version that is found."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Slot:
     leaving: list[Process] = field(default_factory=list)
     draining_first: bool = False
     dismissed: bool = False
+    held: bool = False
+    """Its next process may not start now."""
 
     @property
     def ready(self) -> bool:
@@ -61,13 +66,16 @@ class RolloutMachine(RuleBasedStateMachine):
         slots=strategies.integers(1, 4),
         room=strategies.lists(strategies.booleans(), min_size=1, max_size=8),
         index=strategies.sampled_from(INDEXES),
+        fates=strategies.lists(strategies.sampled_from((LOADS, FAILS, FAILS, IS_CROWDED, WAITS)), min_size=1, max_size=8),
     )
-    def begin(self, slots: int, room: list[bool], index: str) -> None:
+    def begin(self, slots: int, room: list[bool], index: str, fates: list[str]) -> None:
         self.newest = dict.fromkeys(INDEXES, 1)
         self.gone: set[str] = set()
         self.wanted = Aim("a", "a1", 0)
         self.slots = {number: Slot(self.wanted, Process(self.wanted, "a1")) for number in range(slots)}
         self.room = room
+        self.fates = fates
+        """Of the processes that a rollout tries at the end, in turn."""
         self.begin_rollout(RELOAD, index)
 
     def begin_rollout(self, kind: str, index: str) -> None:
@@ -84,8 +92,9 @@ class RolloutMachine(RuleBasedStateMachine):
     def places(self) -> list[Place]:
         found = []
         for number, slot in self.slots.items():
-            process = slot.process
-            state = STOPPED if slot.dismissed else BACKOFF if process is None else RUNNING if process.ready else STARTING
+            process, waits = slot.process, QUARANTINED if slot.held else BACKOFF
+            state = STOPPED if slot.dismissed else waits if process is None else RUNNING if process.ready else STARTING
+            loading = QUARANTINED if slot.held else STARTING
             found.append(
                 Place(
                     number,
@@ -93,7 +102,7 @@ class RolloutMachine(RuleBasedStateMachine):
                     serves=process.aim.number if process else None,
                     index=process.aim.index if process else "",
                     version=process.version if process else "",
-                    beside="" if slot.beside is None else RUNNING if slot.beside.ready else STARTING,
+                    beside="" if slot.beside is None else RUNNING if slot.beside.ready else loading,
                     beside_version=slot.beside.version if slot.beside else "",
                     retiring=bool(slot.leaving),
                     dismissed=slot.dismissed,
@@ -220,6 +229,18 @@ class RolloutMachine(RuleBasedStateMachine):
             self.fails(name, hopeless=hopeless, crowded=False)
         self.advance()
 
+    @precondition(lambda self: self.rollout.open is not None)
+    @rule()
+    def what_is_tried_has_to_wait(self) -> None:
+        """For memory of its device, or with all slots there."""
+        slot = self.slots[self.rollout.open]
+        if slot.beside is None and slot.process is not None:
+            return
+        slot.held = True
+        self.advance()
+        slot.held = False
+        assert not self.rollout.active, "nobody knows for how long"
+
     @rule(number=strategies.integers(0, 9))
     def one_crashes(self, number: int) -> None:
         name, slot = self.pick(number)
@@ -289,6 +310,21 @@ class RolloutMachine(RuleBasedStateMachine):
                 alive = [slot.process for slot in self.slots.values() if slot.process is not None]
                 assert all(process.aim.number != self.rollout.number for process in alive), "nobody has the new one"
 
+    def end_by_itself(self) -> None:
+        """A rollout ends in bounded time, whatever becomes of the processes that it tries; those of other slots load."""
+        for fate in islice(cycle(self.fates), ROUNDS):
+            self.what_leaves_is_gone()
+            if self.rollout.open is not None and fate == WAITS:
+                self.what_is_tried_has_to_wait()
+            self.slots_without_a_process_get_one()
+            for number, name in enumerate(sorted(self.slots)):
+                if name != self.rollout.open or fate == LOADS:
+                    self.one_loads(number)
+            if self.rollout.open is not None and fate != LOADS:
+                self.what_is_tried_fails(hopeless=False, crowded=fate == IS_CROWDED)
+            self.laws_hold()
+        assert not self.rollout.active
+
     def settle(self) -> None:
         """Left alone, with processes that load, every rollout ends."""
         for _ in range(30):
@@ -303,7 +339,7 @@ class RolloutMachine(RuleBasedStateMachine):
         """Whatever they left behind, the next reload makes it whole."""
         if not hasattr(self, "slots"):
             return
-        self.settle()
+        self.end_by_itself()
         for slot in self.slots.values():
             slot.dismissed = False
         self.begin_rollout(RELOAD, self.wanted.index)

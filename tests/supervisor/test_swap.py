@@ -103,7 +103,7 @@ def test_what_cannot_be_loaded_changes_nothing(pool, wait_for, short_dir, words,
 def test_a_reload_that_stopped_halfway_is_made_whole_by_the_next(pool, wait_for, short_dir):
     marker = short_dir / "marker"
     pool.start(("serve_version 1", "serve_version 1")).ready()
-    pool.command(("reload", index(short_dir, f"serve_first {marker}:2")))
+    pool.command(("reload", index(short_dir, f"serve_first {marker}:2:78")))
     rest = "the rest is as it was and follows when it is started again, or with the next reload"
     rollout(pool, wait_for, state="failed", told=f"no such device; 1 worker replaced, {rest}")
     assert versions(pool) == ["2", "1"]
@@ -116,6 +116,26 @@ def test_a_reload_that_stopped_halfway_is_made_whole_by_the_next(pool, wait_for,
     pool.command(("reload", ""))
     assert "nothing to replace" in rollout(pool, wait_for, state="done", replaced=0)["told"]
     assert len(pool.processes()) == 4, "nothing that was tried is left"
+
+
+@pytest.mark.parametrize(("code", "why"), [(1, "exit code 1"), (75, "asked to be started again")])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_a_reload_whose_later_process_ends_again_and_again_ends_and_the_way_back_is_open(
+    pool, wait_for, short_dir, device, code, why
+):
+    """No policy would give it up. On the device without room for two the slot that was drained comes back, too."""
+    pool.start(("serve_version 1", "serve_version 1"), device=device, restarts_max=100_000).ready()
+    pool.command(("reload", index(short_dir, f"serve_first {short_dir / 'marker'}:2:{code}")))
+    failed = rollout(pool, wait_for, state="failed")
+    assert failed["told"].startswith(f"the new process ended: {why} (no such device); 1 worker replaced, the rest is as it was")
+    if device == "cpu":
+        assert [end["code"] for end in pool.slot(1)["exits"] if end["code"]] == [code, code]
+        assert versions(pool) == ["2", "1"]
+        pool.command(("reload", index(short_dir, "serve_version 1", "old")))
+        rollout(pool, wait_for, state="done", after="1")
+    else:
+        (short_dir / "marker.mended").touch()
+    wait_for(lambda: len(set(versions(pool))) == 1 and {slot["state"] for slot in pool.slots()} == {"running"})
 
 
 def test_what_finds_no_room_beside_the_old_one_is_tried_in_its_place(pool, wait_for, short_dir):

@@ -37,13 +37,13 @@ def serve_once_there(given: argparse.Namespace) -> None:
 
 
 def serve_first(given: argparse.Namespace) -> None:
-    """PATH:VERSION; the first to make that file serves, later ones are configured wrongly until there is PATH.mended."""
-    path, _, version = given.argument.partition(":")
+    """PATH:VERSION:CODE; the first to make that file serves, later ones end with that code until there is PATH.mended."""
+    path, version, code = given.argument.split(":")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         if not os.path.exists(path + ".mended"):
-            sys.exit(print("no such device", file=sys.stderr) or 78)
+            sys.exit(print("no such device", file=sys.stderr) or int(code))
     os.write(given.ready_fd, version.encode())
     signal.pause()
 
