@@ -7,13 +7,18 @@ from typing import Any
 
 import zmq
 
+from ..conf.errors import ConfigurationError, shown
+from ..conf.rules import is_text
 from ..wire import bodies, codec
 from ..wire.errors import ProtocolError, error_from_code
 from ..wire.messages import ID_BYTES, TO_ADMIN, AdminReply, AdminRequest, Failure
 
 
 def ask(endpoint: str, command: str, argument: str = "", timeout_s: float = 2.0) -> dict[str, Any] | None:
-    """The broker's answer; None when it gives none within `timeout_s`. Raises `RagpoolError` where it refuses."""
+    """The broker's answer; None when it gives none within `timeout_s`. Raises `RagpoolError` where it refuses, and
+    `ConfigurationError` for an `argument` that cannot travel: a name with bytes that are no UTF-8."""
+    if not is_text(argument):
+        raise ConfigurationError(f"{shown(argument)} is not text in UTF-8")
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.DEALER)
     try:

@@ -73,7 +73,7 @@ def text(*, empty: bool = True) -> Rule:
     """Text that can be written to a file and passed to a child process."""
 
     def read(value: object) -> str:
-        if not isinstance(value, str) or not _is_unicode(value) or not (value or empty):
+        if not isinstance(value, str) or not is_text(value) or not (value or empty):
             raise NotAllowed
         return value
 
@@ -95,7 +95,7 @@ def address(*, empty: bool = False) -> Rule:
     """tcp://host:port or ipc://path."""
 
     def read(value: object) -> str:
-        if not isinstance(value, str) or not _is_unicode(value):
+        if not isinstance(value, str) or not is_text(value):
             raise NotAllowed
         if value or not empty:
             try:
@@ -122,6 +122,6 @@ def devices() -> Rule:
     return Rule("a list of cpu, cuda, cuda:N, or auto alone", read)
 
 
-def _is_unicode(value: str) -> bool:
-    """False for NUL, and for the lone surrogates that stand for undecodable bytes of the environment."""
+def is_text(value: str) -> bool:
+    """False for NUL, and for the lone surrogates that stand for undecodable bytes of the environment and the command line."""
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..conf.errors import shown
+from ..conf.rules import is_text
 from ..conf.settings import Settings
 from . import cli_text
 from .chunks import Chunking
@@ -97,6 +100,7 @@ def build(
         raise click.UsageError("name a corpus to build, or say --demo")
     if not demo and not settings.index.path:
         raise click.UsageError("say with --out where the index is to be written")
+    _check_recorded([*(Path(source).resolve().name for source in sources), flags["query_prefix"], flags["passage_prefix"]])
     from .build import build_demo, build_index
     from .demo import demo_index_dir
 
@@ -109,6 +113,13 @@ def build(
     _tell_skipped(built.skipped, built.manifest.corpus.skipped)
     if not quiet:
         print_index(built.path, as_json)
+
+
+def _check_recorded(texts: Sequence[str | None]) -> None:
+    """What the manifest will name, before anything is built."""
+    for text in texts:
+        if not is_text(text or ""):
+            raise click.UsageError(f"an index cannot record {shown(text)}: it is not text in UTF-8")
 
 
 def _tell_skipped(first: Sequence[str], count: int) -> None:

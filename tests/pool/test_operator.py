@@ -86,3 +86,11 @@ def test_what_cannot_be_done_is_said(pool: Pool) -> None:
         assert shown.returncode in (1, 2)
         assert "Traceback" not in shown.stderr
         assert len(shown.stderr.splitlines()) == 1
+
+
+def test_names_that_are_not_utf_8_are_refused(pool: Pool) -> None:
+    for args in (("reload", "--index", "no\udcffpe"), ("restart", "no\udcffpe"), ("drain", "no\udcffpe")):
+        shown = run_cli("rag-broker", *args, "--run-dir", str(pool.run_dir))
+        assert shown.returncode == 2
+        assert shown.stderr.startswith("rag-broker: '")
+        assert shown.stderr.endswith("no\\udcffpe' is not text in UTF-8\n")
