@@ -14,6 +14,7 @@ import click
 
 from ..conf import devices
 from ..conf.cores import thread_environment, usable_cores
+from ..conf.errors import shown
 from ..conf.loader import Loaded as LoadedSettings
 from ..conf.loader import idle_on_cpu
 from ..conf.mapping import to_mapping
@@ -22,6 +23,7 @@ from ..conf.settings import ConfigurationError, Settings
 from ..index import calibration, runtimes
 from ..index.demo import demo_index_dir
 from ..index.engine import AUTO
+from ..index.index_types import COMPACT
 from ..index.manifest import FLAT, MANIFEST_NAME, Manifest, read_manifest
 from ..supervisor import rundir
 from ..supervisor.aims import Aim
@@ -51,7 +53,7 @@ def start(loaded: LoadedSettings, *, demo: bool) -> int:
     paths = paths_of(loaded.settings)
     devices.groups(chosen, loaded.settings.index)  # before an index is built for them
     with rundir.claim(paths):
-        settings, version, told = _with_index(loaded.settings, demo, chosen)
+        settings, version, told = _with_index(loaded, demo, chosen)
         settings = resolved(settings, chosen)
         for device in settings.pool.devices:
             runtimes.candidates(settings.worker.backend, settings.worker.dtype, device != devices.CPU)
@@ -75,9 +77,9 @@ def resolved(settings: Settings, chosen: tuple[str, ...]) -> Settings:
     )
 
 
-def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tuple[Settings, str, str]:
+def _with_index(loaded: LoadedSettings, demo: bool, chosen: tuple[str, ...]) -> tuple[Settings, str, str]:
     """The index to serve, built first where it is missing and can be; its version; and what to call it."""
-    index = settings.index
+    settings, index = loaded.settings, loaded.settings.index
     if index.corpus and not index.path and not demo:
         raise ConfigurationError(f"where is the index of {index.corpus} to be? index.path (rag_index_path) names no folder")
     if demo or not index.path:
@@ -94,15 +96,27 @@ def _with_index(settings: Settings, demo: bool, chosen: tuple[str, ...]) -> tupl
             click.echo(f"there is no index {folder} yet: building it from {index.corpus}", err=True)
             _build(index.corpus, "--out", str(folder), *what_to_build(settings, chosen), *_how(settings, chosen))
     manifest = read_manifest(folder)
+    for warning in of_another_type(loaded, name, manifest.type):
+        click.echo(f"warning: {warning}", err=True)
     settings = replace(settings, index=replace(index, path=str(folder.absolute())))
     return settings, manifest.version, f"{name} with {manifest.count:,} passages"
+
+
+def of_another_type(loaded: LoadedSettings, name: str, type_: str) -> tuple[str, ...]:
+    """A warning where an index that was there before is not of the type that somebody set."""
+    wanted = loaded.settings.index.type
+    if wanted in (AUTO, type_):
+        return ()
+    source = loaded.sources["index.type"]
+    return (f"index.type = {shown(wanted)} ({source}) is for builds: {name} is of type {type_}, and is served as that",)
 
 
 def what_to_build(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:
     """The type of a missing index, and what will search it: on CUDA devices `auto` must take none that only a CPU searches."""
     index = settings.index
     on_cuda = index.gpu and any(device != devices.CPU for device in chosen)
-    return ("--type", index.type, "--bytes-per-vector", str(index.bytes_per_vector), "--for", "cuda" if on_cuda else "cpu")
+    size = ("--bytes-per-vector", str(index.bytes_per_vector)) if index.type in (AUTO, COMPACT) else ()
+    return ("--type", index.type, *size, "--for", "cuda" if on_cuda else "cpu")
 
 
 def _how(settings: Settings, chosen: tuple[str, ...]) -> tuple[str, ...]:

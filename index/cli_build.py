@@ -14,6 +14,7 @@ from ..conf.settings import Settings
 from . import cli_text
 from .chunks import Chunking
 from .cli_base import config_option, json_option, print_index, settings_from
+from .index_types import AUTO, COMPACT
 from .models import DEFAULT_MODEL
 from .passage import TEXT_ONLY, TITLE_AND_TEXT
 from .rows import Fields
@@ -100,6 +101,7 @@ def build(
         raise click.UsageError("name a corpus to build, or say --demo")
     if not demo and not settings.index.path:
         raise click.UsageError("say with --out where the index is to be written")
+    _tell_idle(settings.index.type, flags)
     _check_recorded([*(Path(source).resolve().name for source in sources), flags["query_prefix"], flags["passage_prefix"]])
     from .build import build_demo, build_index
     from .demo import demo_index_dir
@@ -113,6 +115,15 @@ def build(
     _tell_skipped(built.skipped, built.manifest.corpus.skipped)
     if not quiet:
         print_index(built.path, as_json)
+
+
+def _tell_idle(type_: str, flags: Mapping[str, Any]) -> None:
+    """Flags that do nothing, since the index will not be a compact one."""
+    if type_ in (AUTO, COMPACT):
+        return
+    given = {"--bytes-per-vector": flags["bytes_per_vector"] is not None, "--no-refine": flags["no_refine"]}
+    for flag in (flag for flag, is_given in given.items() if is_given):
+        click.echo(f"warning: {flag} does nothing for the type {type_}: it is for compact", err=True)
 
 
 def _check_recorded(texts: Sequence[str | None]) -> None:

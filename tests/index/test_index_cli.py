@@ -84,6 +84,24 @@ def test_build_skips_bad_rows_when_told_to(jsonl: Jsonl, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        (["--type", "flat", "--no-refine", "--bytes-per-vector", "24"], ["--bytes-per-vector", "--no-refine"]),
+        (["--type", "flat"], []),
+        (["--bytes-per-vector", "24"], []),
+    ],
+)
+def test_flags_of_a_compact_index_do_nothing_for_others_and_that_is_said(
+    jsonl: Jsonl, tmp_path: Path, flags: list[str], idle: list[str]
+) -> None:
+    built = run("build", jsonl(ROWS), "--out", tmp_path / "out", "--device", "cpu", *flags)
+    assert built.exit_code == 0
+    warned = [line for line in built.stderr.splitlines() if line.startswith("warning: ")]
+    assert warned == [f"warning: {flag} does nothing for the type flat: it is for compact" for flag in idle]
+
+
+@pytest.mark.usefixtures("hashing")
 def test_skipped_rows_are_counted_at_the_end(jsonl: Jsonl, tmp_path: Path) -> None:
     corpus = jsonl([*ROWS, *["{"] * 25])
     result = run("build", corpus, "--out", tmp_path / "out", "--skip-bad", "--quiet")

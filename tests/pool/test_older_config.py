@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from pools import Pool, run_cli
-from ragpool.broker.cli_start import what_to_build
+from ragpool.broker.cli_start import of_another_type, what_to_build
 from ragpool.client import Client
+from ragpool.conf.loader import load
 from ragpool.conf.settings import Settings
 from ragpool.index.manifest import read_manifest
 
@@ -55,9 +56,10 @@ def test_the_missing_index_is_built_and_served(tmp_path: Path) -> None:
     assert hits[0].title == "Hamlet"
     assert pool.stop() == 0
     (tmp_path / "again").mkdir()
-    again = Pool(tmp_path / "again", *flags)
+    again = Pool(tmp_path / "again", "--config", str(older(tmp_path, use_compact="true", target_bytes_per_vector=24)))
     again.wait_ready()
     assert "building" not in again.output
+    assert f"warning: index.type = 'compact' (file {tmp_path / 'old.json'}, use_compact) is for builds: " in again.output
     assert again.stop() == 0
 
 
@@ -76,6 +78,28 @@ def test_a_compact_index_is_built_and_served(tmp_path: Path) -> None:
     assert (manifest.type, manifest.count) == ("compact", 603)
     assert manifest.factory.endswith(",PQ24np")
     assert manifest.search.candidates > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "warned"),
+    [
+        ({"use_compact": "true", "target_bytes_per_vector": 24}, True),
+        ({"use_compact": "false"}, False),
+    ],
+)
+def test_a_type_that_the_index_is_not_of_is_named(tmp_path: Path, config: dict[str, object], warned: bool) -> None:
+    path = older(tmp_path, **config)
+    told = of_another_type(load(str(path), {}, {}), "wiki", "flat")
+    sentence = f"index.type = 'compact' (file {path}, use_compact) is for builds: wiki is of type flat, and is served as that"
+    assert told == ((sentence,) if warned else ())
+    assert of_another_type(load(str(path), {}, {}), "wiki", "compact") == ()
+
+
+@pytest.mark.parametrize("type_", ["auto", "flat", "hnsw", "compact", "IVF64,SQ8"])
+def test_the_build_is_told_the_size_of_a_vector_where_that_does_something(type_: str) -> None:
+    settings = Settings()
+    told = what_to_build(replace(settings, index=replace(settings.index, type=type_)), ("cpu",))
+    assert ("--bytes-per-vector" in told) == (type_ in ("auto", "compact"))
 
 
 @pytest.mark.parametrize(
