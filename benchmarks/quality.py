@@ -124,7 +124,7 @@ def run_of(index: Index, queries: list[str], scores: Floats, rows: Rows) -> Run:
 
 
 def print_line(index: Index, found: Measured) -> None:
-    """`told`: the recall@10 that its build told. A flat index is mapped as a whole; a third of it, bfloat16, is what is scanned."""
+    """`told`: the recall@10 that its build told. All of a flat index is mapped; its bfloat16 third is scanned."""
     manifest = index.manifest
     size = facts(manifest)["bytes per vector"]
     held = manifest.search.part_bytes / manifest.count or size
