@@ -22,7 +22,7 @@ from ..conf.paths import RunPaths, connect_address, run_dir
 from ..conf.settings import ConfigurationError, Settings
 from ..index import calibration, runtimes
 from ..index.demo import demo_index_dir
-from ..index.engine import AUTO
+from ..index.engine import AUTO, idle_effort
 from ..index.index_types import COMPACT
 from ..index.manifest import FLAT, MANIFEST_NAME, Manifest, read_manifest
 from ..supervisor import rundir
@@ -96,7 +96,7 @@ def _with_index(loaded: LoadedSettings, demo: bool, chosen: tuple[str, ...]) -> 
             click.echo(f"there is no index {folder} yet: building it from {index.corpus}", err=True)
             _build(index.corpus, "--out", str(folder), *what_to_build(settings, chosen), *_how(settings, chosen))
     manifest = read_manifest(folder)
-    for warning in of_another_type(loaded, name, manifest.type):
+    for warning in (*of_another_type(loaded, name, manifest.type), *idle_effort(index.effort, manifest, name)):
         click.echo(f"warning: {warning}", err=True)
     settings = replace(settings, index=replace(index, path=str(folder.absolute())))
     return settings, manifest.version, f"{name} with {manifest.count:,} passages"

@@ -98,6 +98,9 @@ class IndexSettings(Section):
     )
     type: str = _setting("auto", text(empty=False), "what a build makes: auto, flat, hnsw, compact, or a faiss factory string")
     bytes_per_vector: int = _setting(32, whole(1), "bytes a vector takes in a compact index")
+    effort: int = _setting(
+        0, whole(0, 1_000_000), "lists that a search visits, or efSearch of a graph; 0 = what the build found; flat: nothing"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ AGAINST_EXACT = "recall@10 against exact"
 @click.option("--broker", metavar="URL", help="Measure the pool behind this address instead of an index directory.")
 @device_option
 @click.option("--engine", metavar="E", help="auto, exact or faiss.")
+@click.option("--effort", type=int, metavar="N", help="Lists that a search visits, or efSearch [what the build found].")
 @model_option
 @config_option
 @json_option
@@ -39,6 +40,7 @@ def evaluate_command(
     broker: str | None,
     device: str,
     engine: str | None,
+    effort: int | None,
     model: str | None,
     config: str | None,
     as_json: bool,
@@ -50,6 +52,7 @@ def evaluate_command(
     \b
     Examples:
       rag-index eval wiki --queries queries.jsonl --qrels qrels.tsv
+      rag-index eval wiki --queries queries.jsonl --qrels qrels.tsv -k 10 --effort 64
       rag-index eval --broker tcp://127.0.0.1:5555 --queries queries.jsonl --qrels qrels.tsv -k 10,100 --json
     """
     ks = _depths(ks_given)
@@ -57,7 +60,8 @@ def evaluate_command(
     judged = {id_: text for id_, text in read_queries(queries_file).items() if id_ in qrels}
     if not judged:
         raise ConfigurationError(f"no query of {queries_file} is judged in {qrels_file}")
-    settings = settings_from(ctx, config, {"index.path": directory, "worker.model": model, "index.engine": engine})
+    search_as: dict[str, object] = {"index.engine": engine, "index.effort": effort}
+    settings = settings_from(ctx, config, {"index.path": directory, "worker.model": model, **search_as})
 
     def measured(search: Search) -> dict[str, float]:
         with cli_text.progress() as progress:
@@ -89,10 +93,13 @@ def _through_broker(url: str, names: JudgedNames, measured: Callable[[Search], d
 def _in_process(
     settings: Settings, device: str, names: JudgedNames, measured: Callable[[Search], dict[str, float]]
 ) -> dict[str, float]:
+    from .engine import idle_effort
     from .searcher import Searcher
     from .store import open_index
 
     with open_index(directory_of(settings)) as index:
+        for warning in idle_effort(settings.index.effort, index.manifest, str(index.path)):
+            click.echo(f"warning: {warning}", err=True)
         searcher = Searcher(index, device, settings, names)
         encodes, searches = searcher.devices
         if searches != encodes:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigurationError
-from .manifest import FLAT
+from .manifest import FLAT, Manifest
 from .store import Index
 
 AUTO = "auto"
@@ -61,13 +61,21 @@ def flat_engine(wanted: str, fastest: str, gpus: int, longest: float) -> str:
     return wanted
 
 
+def idle_effort(effort: int, manifest: Manifest, name: str) -> tuple[str, ...]:
+    """A warning where the setting `index.effort` does nothing for the index that is called `name`: there is nothing to choose."""
+    if not effort or manifest.search.effort:
+        return ()
+    return (f"index.effort = {effort} does nothing for {name}: an index of type {manifest.type} leaves no such choice",)
+
+
 def load_engine(
-    index: Index, device: str, engine: str = AUTO, gpus: int = 1, *, sharing: int = 1, fastest: str = EXACT
+    index: Index, device: str, engine: str = AUTO, gpus: int = 1, *, effort: int = 0, sharing: int = 1, fastest: str = EXACT
 ) -> Engine:
     """The engine for `index` on `device` (and the `gpus` - 1 devices after it), which so many workers are `sharing`.
 
     `auto` is faiss for any index but a flat one; for that it is `exact` on the CPU, and on a CUDA device `fastest`, which
-    calibration found. Raises `ConfigurationError` or `DeviceUnavailable`, and `DeviceFull` where there is no room now.
+    calibration found. `effort`: how much a search visits, 0 for as much as the manifest says; see `idle_effort`. Raises
+    `ConfigurationError` or `DeviceUnavailable`, and `DeviceFull` where there is no room now.
     """
     if engine not in ENGINES:
         raise ConfigurationError(f"there is no engine {engine!r}: known are {', '.join(ENGINES)}")
@@ -79,7 +87,7 @@ def load_engine(
             )
         from .faiss_engine import load_part
 
-        return load_part(index, device, gpus)
+        return load_part(index, device, gpus, effort)
     from .flat_loading import load_flat
 
     return load_flat(index, device, engine, gpus, sharing, fastest)

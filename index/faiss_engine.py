@@ -8,6 +8,7 @@ everything, the rest are row -1 with the score -inf, which no client ever sees.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class FaissPartEngine:
         return min(self.count, max(self._facts.candidates, _PER_HIT * k))
 
     def _effort(self, depth: int) -> int:
-        """What the calibration found, and more where more rows are wanted than it looked for."""
+        """What the calibration found or an operator chose, and more where more rows are wanted than that looks for."""
         if self._parameter == EF_SEARCH:
             return max(self._facts.effort, depth if depth <= NEIGHBOURS else 2 * depth)
         if self._parameter == PROBES:
@@ -137,10 +138,11 @@ def read_part(index: Index) -> Any:
     return part
 
 
-def load_part(index: Index, device: str, gpus: int = 1) -> FaissPartEngine:
-    """The engine for an index that is not flat. Raises as `read_part`, and `DeviceUnavailable` where it does not fit the device,
-    or faiss cannot search it there, `DeviceFull` where it finds no room now."""
+def load_part(index: Index, device: str, gpus: int = 1, effort: int = 0) -> FaissPartEngine:
+    """The engine for an index that is not flat; `effort` as of `load_engine`. Raises as `read_part`, and `DeviceUnavailable`
+    where it does not fit the device, or faiss cannot search it there, `DeviceFull` where it finds no room now."""
     facts, rows = index.manifest.search, index.part.refine
+    facts = replace(facts, effort=effort or facts.effort)
     refine = tensor_of(rows) if rows is not None else None
     where = resolve_device(device)
     if where.type == "cpu":

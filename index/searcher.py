@@ -36,7 +36,7 @@ class Searcher:
         worker, how = settings.worker, settings.index
         self._encoder = load_index_encoder(index.manifest, device, worker.dtype, worker.model, backend=worker.backend)
         where = engine_device(index.manifest.type, self._encoder.device, how.gpu)
-        self._engine = load_engine(index, where, how.engine, how.gpus_per_worker)
+        self._engine = load_engine(index, where, how.engine, how.gpus_per_worker, effort=how.effort)
         self._blocks = stored_blocks(index)
         self._encoded: dict[tuple[str, ...], NDArray[np.float32]] = {}
         self._recalls: list[tuple[int, float]] = []

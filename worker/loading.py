@@ -56,9 +56,11 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
         log.warning("version %s of the index %s is gone; this worker serves %s", version, settings.index.path, index.version)
 
     from ..index.encoder import load_index_encoder  # behind the checks: a broken index is found before seconds of imports
-    from ..index.engine import EXACT, load_engine
+    from ..index.engine import EXACT, idle_effort, load_engine
 
     manifest = index.manifest
+    for warning in idle_effort(settings.index.effort, manifest, settings.index.path):
+        log.warning(warning)
     wanted = settings.worker
     encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)
     engine = load_engine(
@@ -66,6 +68,7 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
         device if settings.index.gpu else devices.CPU,
         settings.index.engine,
         settings.index.gpus_per_worker,
+        effort=settings.index.effort,
         sharing=devices.sharing(settings, device),
         fastest=encoder.choice.engine if encoder.choice else EXACT,
     )

@@ -225,6 +225,28 @@ def test_eval_of_an_index(small: Built, tmp_path: Path) -> None:
     assert "no query of" in failed(run("eval", small.path, "--queries", queries, "--qrels", qrels))
 
 
+@pytest.mark.usefixtures("hashing")
+def test_eval_shows_what_another_effort_finds(jsonl: Jsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searcher, "load_index_encoder", lambda *args, **kwargs: HashingEncoder(BuildOptions()))
+    corpus = jsonl([{"_id": str(n), "text": f"text {n}"} for n in range(600)])
+    for name, how in {"codes": ("--type", "compact", "--bytes-per-vector", "8"), "flat": ("--type", "flat")}.items():
+        assert run("build", corpus, "--out", tmp_path / name, "--device", "cpu", *how).exit_code == 0
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps({"_id": str(n), "text": f"query {n}"}) + "\n" for n in range(40)))
+    (tmp_path / "r.tsv").write_text("".join(f"{n}\t{n}\t1\n" for n in range(40)))
+    asked = ("--queries", tmp_path / "q.jsonl", "--qrels", tmp_path / "r.tsv", "-k", "10", "--json")
+    little, much = (
+        json.loads(run("eval", tmp_path / "codes", "--effort", effort, *asked).stdout)["recall@10 against exact"]
+        for effort in (1, 8)
+    )
+    assert little < 0.9 < much
+    monkeypatch.setenv("RAGPOOL_INDEX__EFFORT", "1")
+    again = run("eval", tmp_path / "codes", *asked)
+    assert json.loads(again.stdout)["recall@10 against exact"] == little
+    assert "does nothing" not in again.stderr
+    assert f"warning: index.effort = 1 does nothing for {tmp_path / 'flat'}: an" in run("eval", tmp_path / "flat", *asked).stderr
+    assert "index.effort = -1 (flag --effort): must be a whole number" in failed(run("eval", "x", "--effort", "-1", *asked))
+
+
 class FarEncoder(HashingEncoder):
     """Encodes as if it stood on a device with a number that none has."""
 

@@ -23,7 +23,7 @@ from ragpool.index.build import BuildOptions, Built, build_index
 from ragpool.index.checks import verify_files, verify_passages, verify_vectors
 from ragpool.index.effort import Tried, asked_of, between, cheapest, drawn, efforts, recall, true_neighbours
 from ragpool.index.encoder import Encoded, Kind
-from ragpool.index.engine import Engine, load_engine
+from ragpool.index.engine import Engine, idle_effort, load_engine
 from ragpool.index.errors import DeviceUnavailable, IndexDamaged, IndexUnusable
 from ragpool.index.faiss_engine import FaissPartEngine, engine_of
 from ragpool.index.faiss_files import innermost, shape_of
@@ -127,6 +127,31 @@ def test_it_finds_what_an_exact_search_finds(build: Callable[..., Built], type_:
             check_results(scores, rows)
     assert built.manifest.search.recall_at_10 >= bar - 0.02
     assert built.manifest.search.queries_per_s > 0
+
+
+@pytest.mark.parametrize("type_", ["hnsw", "compact", "IVF16,SQ8"])
+def test_an_operator_may_choose_the_effort(build: Callable[..., Built], type_: str) -> None:
+    """0 leaves it at what the build found; no effort finds less than k, and one beyond all lists is all of them."""
+    queries = near(200)
+    truth = exact(queries, 10)
+    with open_index(build(type_).path) as index:
+        found = {effort: load_engine(index, "cpu", effort=effort).search(queries, 10)[1] for effort in (0, 1, 100_000)}
+        calibrated = load_engine(index, "cpu").search(queries, 10)[1]
+    assert np.array_equal(found[0], calibrated)
+    little, much = recall(found[1].tolist(), truth), recall(found[100_000].tolist(), truth)
+    assert little < much - 0.01
+    assert much >= recall(calibrated.tolist(), truth)
+    assert (found[1] >= 0).all()
+
+
+@pytest.mark.parametrize(("type_", "idle"), [("flat", True), ("PCA24,Flat", True), ("hnsw", False), ("compact", False)])
+def test_an_effort_does_nothing_where_there_is_no_choice_and_that_is_said(
+    build: Callable[..., Built], type_: str, idle: bool
+) -> None:
+    manifest = build(type_).manifest
+    told = f"index.effort = 64 does nothing for wiki: an index of type {type_} leaves no such choice"
+    assert idle_effort(64, manifest, "wiki") == ((told,) if idle else ())
+    assert idle_effort(0, manifest, "wiki") == ()
 
 
 def test_every_list_is_visited_before_less_than_k_is_returned(build: Callable[..., Built]) -> None:

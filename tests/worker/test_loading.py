@@ -1,4 +1,4 @@
-"""What is asked for and not built is refused before anything heavy is loaded."""
+"""What is asked for and not built is refused before anything heavy is loaded; what is set reaches the engine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hashing_encoder import HashingEncoder
+from hashing_encoder import Hashed, HashingEncoder
 from ragpool.conf.mapping import from_mapping
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
+from ragpool.index import encoder as encoders
 from ragpool.index.build import BuildOptions, build_index
+from ragpool.index.engine import load_engine
 from ragpool.index.errors import ModelUnusable
-from ragpool.wire.messages import Register
+from ragpool.index.store import open_index
+from ragpool.wire import bodies
+from ragpool.wire.messages import SEARCH_VECTOR, Limits, Register, Reply, Request
 from ragpool.wire.progress import SIZE, ProgressWriter, read_progress
-from ragpool.worker.loading import check_honoured, loader
+from ragpool.worker.batcher import Job
+from ragpool.worker.loading import check_honoured, load, loader
 
 
 def test_a_worker_without_an_index_is_refused() -> None:
@@ -54,3 +59,38 @@ def test_hashing_is_stamped_where_the_supervisor_sees_it_and_only_the_first_time
             loader(settings, "cpu", info, "", progress)()
         assert progress.stamped == [()] * files
         assert read_progress(buffer).started_ns == 0
+
+
+class LoadedEncoder(HashingEncoder):
+    """As a worker has it."""
+
+    kinds_alike, choice = True, None
+
+    def tokenize(self, texts: Sequence[str], kind: str = "query") -> Sequence[str]:
+        return texts
+
+    def encode_tokens(self, tokenized: Sequence[str]) -> Hashed:
+        return self.encode(tokenized)
+
+
+@pytest.mark.parametrize("type_", ["compact", "flat"])
+def test_a_worker_searches_with_the_effort_that_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, type_: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(builder, "_encoder", HashingEncoder)
+    monkeypatch.setattr(encoders, "load_index_encoder", lambda *args: LoadedEncoder(BuildOptions()))
+    (tmp_path / "c.jsonl").write_text("".join(f'{{"id": "{n}", "text": "text {n}"}}\n' for n in range(600)))
+    options = BuildOptions(device="cpu", model="hashing", type=type_, bytes_per_vector=8)
+    index = build_index([tmp_path / "c.jsonl"], tmp_path / "index", options).path
+    settings = from_mapping({"index": {"path": str(index), "effort": 1}}, "a test")
+    runner = load(settings, "cpu", Register("i", "loading"), "", ProgressWriter(bytearray(SIZE))).runner
+    queries = HashingEncoder(BuildOptions()).encode([f"query {n}" for n in range(40)]).vectors
+    work = bodies.Work(vectors=queries.astype("<f4").tobytes(), dim=queries.shape[1])
+    (answer,) = runner.run([Job(Request(bytes(16), SEARCH_VECTOR, 40, 10), work)], Limits())
+    assert isinstance(answer, Reply)
+    found = [[int(passage["id"]) for passage in passages] for _, passages in bodies.decode_results(answer.body)]
+    with open_index(index) as opened:
+        alike = [found == load_engine(opened, "cpu", effort=effort).search(queries, 10)[1].tolist() for effort in (1, 8)]
+    assert alike == [True, type_ == "flat"]
+    assert ("index.effort = 1 does nothing for" in caplog.text) == (type_ == "flat")
