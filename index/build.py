@@ -13,13 +13,15 @@ import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..conf import devices
 from ..conf.cores import usable_cores
 from .build_finish import FAISS, Finish, by_faiss, cut_trailers, encoding_tools, has_passages, read_sealed
+from .build_options import BuildOptions as BuildOptions
+from .build_options import check_options
 from .build_passages import Progress, write_passages
 from .build_state import (
     ENCODED,
@@ -36,17 +38,14 @@ from .build_state import (
     told_tools,
     write_json,
 )
-from .chunks import Chunking, Cut, cut_by_tokens
-from .corpus import Row, corpus_files, read_corpus
+from .chunks import Cut, cut_by_tokens
+from .corpus import Row, corpus_files, read_corpus, told_name
 from .demo import SOURCE, demo_fingerprint, demo_index_dir, demo_rows
 from .encoders import EncoderProcesses, Encoders, OneEncoder, Tell
 from .errors import ConfigurationError, IndexUnusable
 from .hub import model_folder
-from .index_types import BYTES_PER_VECTOR
 from .manifest import CorpusFacts, Manifest
-from .models import DEFAULT_MODEL
-from .passage import TEXT_ONLY, TITLE_AND_TEXT
-from .rows import Fields
+from .models import recorded_name
 from .runtimes import AUTO
 from .shards import Work, digest_of, prepare
 from .staging import Staging, clear, publish, staging
@@ -60,33 +59,6 @@ ENCODING = "encoding"
 
 _SHARD_ROWS = {"cpu": 512, "cuda": 8_192}
 """Passages of a shard: sorted by length and encoded at once, and lost at most by each process when a build is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How to build. `device` may name several of one kind, with commas: each gets a process of its own. Prefixes and `normalize`
-    that are None are the model's own; `encode` is TITLE_AND_TEXT or TEXT_ONLY. `refine`: a compact index keeps float16 rows too.
-    `for_cuda`: CUDA devices will search it, which `auto` goes by; None: if they encode it. `threads` of each process that encodes
-    on a CPU: 0 = its share of the cores. A build that goes on takes the threads it was begun with, and the backend where it is
-    left open. `restart`: go on from nothing."""
-
-    model: str = DEFAULT_MODEL
-    device: str = "auto"
-    dtype: str = "auto"
-    backend: str = AUTO
-    type: str = "auto"
-    bytes_per_vector: int = BYTES_PER_VECTOR
-    refine: bool = True
-    for_cuda: bool | None = None
-    encode: str = TITLE_AND_TEXT
-    fields: Fields = field(default_factory=Fields)
-    chunking: Chunking = field(default_factory=Chunking)
-    skip_bad: bool = False
-    query_prefix: str | None = None
-    passage_prefix: str | None = None
-    normalize: bool | None = None
-    threads: int = 0
-    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +82,7 @@ class Corpus:
 def build_index(
     corpus: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
-    options: BuildOptions = BuildOptions(),
+    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Built:
@@ -120,7 +92,7 @@ def build_index(
     index that is in `out` already stays as it is.
     """
     stamps = [_stamp(path, root) for path, root in corpus_files(corpus)]
-    sources = tuple(Path(path).resolve().name for path in corpus)
+    sources = tuple(told_name(Path(path).resolve().name) for path in corpus)
     read = Corpus(sources, stamps, lambda cut: read_corpus(corpus, options.fields, cut))
     return _build(read, Path(out), options, progress or _silent, tell or _unheard)
 
@@ -131,7 +103,11 @@ def _stamp(path: Path, root: Path) -> tuple[str, str, int, int, int]:
     return str(path.resolve()), path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def build_demo(out: str | os.PathLike[str], options: BuildOptions = BuildOptions(), progress: Progress | None = None) -> Built:
+def build_demo(
+    out: str | os.PathLike[str],
+    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Built:
     """The index of the built-in demo corpus in `out`: built, unless it is there already. Waits for a build that is under way."""
     read = Corpus((SOURCE,), demo_fingerprint(), lambda cut: demo_rows())
     return _build(read, Path(out), options, progress or _silent, _unheard, demo=True)
@@ -148,6 +124,7 @@ def load(options: BuildOptions, device: str, threads: int) -> tuple[Encoder, Enc
     by = EncodedBy(
         model=encoder.model,
         fingerprint=encoder.fingerprint,
+        settings=encoder.settings,
         dim=encoder.dim,
         max_length=encoder.max_length,
         normalize=encoder.normalize,
@@ -163,8 +140,7 @@ def load(options: BuildOptions, device: str, threads: int) -> tuple[Encoder, Enc
 
 
 def _build(corpus: Corpus, out: Path, options: BuildOptions, progress: Progress, tell: Tell, demo: bool = False) -> Built:
-    if options.encode not in (TITLE_AND_TEXT, TEXT_ONLY):
-        raise ConfigurationError(f"cannot encode {options.encode!r}: known are {TITLE_AND_TEXT}, {TEXT_ONLY}")
+    check_options(options)
     with staging(out, wait=demo) as staged:
         present = _present_demo(out, options) if demo else None
         if present is not None:
@@ -199,7 +175,7 @@ def _made(
     if read is not None:
         manifest = read_sealed(folder, _finish(corpus, state, read, options, folder).key)
         if manifest is not None:
-            return read, manifest
+            return read, dataclasses.replace(manifest, model=state.by.identity())
     (folder / SEALED).unlink(missing_ok=True)  # files that it tells of are written to from here on
     if read is None or not has_passages(folder):
         chunking = options.chunking
@@ -239,7 +215,8 @@ def _encoders(names: tuple[str, ...], threads: int, options: BuildOptions, stage
 def _reading(corpus: Corpus, state: BuildState, options: BuildOptions) -> str:
     """Identifies the files, how they are read, and what cuts them."""
     how = [options.encode, options.skip_bad, dataclasses.asdict(options.fields), dataclasses.asdict(options.chunking)]
-    return digest([corpus.identity, how, state.by.tools["ragpool"], state.by.fingerprint if options.chunking.tokens else ""])
+    cut_by = [state.by.fingerprint, state.by.settings] if options.chunking.tokens else []
+    return digest([corpus.identity, how, state.by.tools["ragpool"], cut_by])
 
 
 def _finish(corpus: Corpus, state: BuildState, read: ReadPassages, options: BuildOptions, folder: Path) -> Finish:
@@ -297,7 +274,7 @@ def _present_demo(out: Path, options: BuildOptions) -> Manifest | None:
     except IndexUnusable:
         return None
     same = manifest.corpus.sources == (SOURCE,) and manifest.tools.get("python") == encoding_tools()["python"]
-    return manifest if same and manifest.model.name == options.model else None
+    return manifest if same and manifest.model.name == recorded_name(options.model) else None
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:

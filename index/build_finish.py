@@ -19,7 +19,7 @@ from .build_passages import Progress
 from .build_state import SEALED, BuildState, EncodedShards, ReadPassages, digest, read_json, write_json
 from .errors import IndexUnusable
 from .index_types import Plan
-from .manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, ModelIdentity, parse_manifest
+from .manifest import FLAT, FORMAT, INNER_PRODUCT, CorpusFacts, Manifest, parse_manifest
 from .passages import IDS, OFFSETS, ROWS
 from .sealed import Unsealed
 from .shards import Work
@@ -64,7 +64,7 @@ class Finish:
             dim=by.dim,
             metric=INNER_PRODUCT,
             normalized=by.normalize,
-            model=ModelIdentity(by.model, by.fingerprint),
+            model=by.identity(),
             query_prefix=by.query_prefix,
             passage_prefix=by.passage_prefix,
             max_length=by.max_length,
@@ -83,7 +83,7 @@ class Finish:
     def _version(self, digests: dict[str, str]) -> str:
         """Derived from everything that an answer depends on: the same content has the same version wherever it was built."""
         by = self._state.by
-        how = [FORMAT, by.fingerprint, by.query_prefix, by.passage_prefix, by.max_length, by.encode]
+        how = [FORMAT, by.fingerprint, by.settings, by.query_prefix, by.passage_prefix, by.max_length, by.encode]
         return digest([digests, how])[:16]
 
 

@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from .errors import ConfigurationError
+from .manifest import ModelIdentity
+from .model_settings import changed
 
 STATE = "state.json"
 PASSAGES = "passages.json"
@@ -47,6 +49,7 @@ class EncodedBy:
 
     model: str
     fingerprint: str
+    settings: Mapping[str, str]
     dim: int
     max_length: int
     normalize: bool
@@ -57,6 +60,9 @@ class EncodedBy:
     dtype: str
     backend: str
     tools: Mapping[str, str]
+
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(self.model, self.fingerprint, self.settings)
 
     def told_how(self) -> str:
         return f"on {self.device} in {self.dtype} by {self.backend} ({told_tools(self.tools)})"
@@ -80,6 +86,7 @@ class BuildState:
     def key(self, passages_sha256: str) -> str:
         """Identifies the rows that this state makes of these passages."""
         rows_of = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("part_threads", "planned")}
+        del rows_of["by"]["model"]  # its fingerprint and settings say which it is, wherever it lies
         return digest([rows_of, passages_sha256])
 
 
@@ -113,15 +120,16 @@ def agree(earlier: BuildState | None, now: BuildState, out: Path) -> tuple[Build
     if earlier is None:
         return now, ""
     before, after = dataclasses.asdict(earlier.by), dataclasses.asdict(now.by)
-    changed = [name for name in after if name not in _HOW and before[name] != after[name]]
-    if changed:
-        return now, f"what was encoded so far is thrown away: {' and '.join(changed)} changed"
-    if before != after:
+    others = [name for name in after if name not in (*_HOW, "model", "settings") and before[name] != after[name]]
+    others += [f"{name} of the model" for name in changed(earlier.by.settings, now.by.settings)]
+    if others:
+        return now, f"what was encoded so far is thrown away: {' and '.join(others)} changed"
+    if any(before[name] != after[name] for name in _HOW):
         raise ConfigurationError(
             f"the build that was begun in {out} encodes {earlier.by.told_how()}, this one would {now.by.told_how()}: "
             "go on as it was begun, or say --restart"
         )
-    return earlier, ""
+    return dataclasses.replace(earlier, by=dataclasses.replace(earlier.by, model=now.by.model)), ""
 
 
 def read_state(folder: Path) -> BuildState | None:

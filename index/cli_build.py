@@ -20,7 +20,7 @@ from .passage import TEXT_ONLY, TITLE_AND_TEXT
 from .rows import Fields
 
 if TYPE_CHECKING:
-    from .build import BuildOptions
+    from .build_options import BuildOptions
 
 
 _SETTINGS = {
@@ -142,7 +142,7 @@ def _tell_skipped(first: Sequence[str], count: int) -> None:
 
 
 def _options(settings: Settings, flags: Mapping[str, Any]) -> BuildOptions:
-    from .build import BuildOptions
+    from .build_options import BuildOptions
 
     return BuildOptions(
         model=settings.worker.model or DEFAULT_MODEL,

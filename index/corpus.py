@@ -76,6 +76,11 @@ def corpus_files(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, Pa
     return files
 
 
+def told_name(name: str) -> str:
+    """The name of a file as it can be told and kept: bytes in it that are not UTF-8 become \\x and their digits."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 _Reader = Callable[[Path, Fields], Iterator[Row]]
 
 

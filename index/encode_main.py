@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .build import BuildOptions, load
+from .build import load
+from .build_options import BuildOptions
 from .errors import ConfigurationError
 from .shards import Work, encode_shard
 

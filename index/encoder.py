@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ from .devices import bind, resolve_device
 from .errors import ModelUnusable
 from .manifest import Manifest
 from .model_loading import LoadedModel, choose_dtype, load_model
+from .model_settings import changed
 from .models import Prefixes
 from .running import Features, Running
 from .tokens import Tokenized, padded, tokenize
@@ -36,10 +37,12 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """Texts to vectors of `dim` values, of length 1 if `normalize`. `fingerprint` identifies the weights."""
+    """Texts to vectors of `dim` values, of length 1 if `normalize`. `fingerprint` identifies the weights, `settings`
+    (see `model_settings`) what else decides them."""
 
     model: str
     fingerprint: str
+    settings: Mapping[str, str]
     dim: int
     max_length: int
     device: str
@@ -78,6 +81,7 @@ class SentenceEncoder:
     ) -> None:
         self.model = loaded.name
         self.fingerprint = loaded.fingerprint
+        self.settings = loaded.settings
         self.dim = loaded.dim
         self.max_length = loaded.max_length
         self.device = str(device)
@@ -222,6 +226,12 @@ def load_index_encoder(
         raise ModelUnusable(
             f"the index was built with the model {manifest.model.name} (sha256 {manifest.model.sha256[:12]}…), "
             f"and {name} is another one here (sha256 {encoder.fingerprint[:12]}…)"
+        )
+    differing = changed(manifest.model.settings, encoder.settings) if manifest.model.settings else []
+    if differing:
+        raise ModelUnusable(
+            f"the index was built with the model {manifest.model.name}, and {name} is another one here: of the same weights, "
+            f"but {' and '.join(differing)} {'differ' if len(differing) > 1 else 'differs'}"
         )
     return encoder
 

@@ -14,7 +14,7 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,10 +50,12 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """The encoder: the name it was asked for by, and the hash of its weights (see `models.model_fingerprint`)."""
+    """The encoder: the name it was asked for by (a folder's real path), the hash of its weights (see `models.model_fingerprint`)
+    and what else decides its vectors (see `model_settings`; empty where a version wrote the index that did not look)."""
 
     name: str
     sha256: str
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +280,8 @@ def _read_record(kind: type[T], value: object, where: str) -> T:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is not a map")
     hints = typing.get_type_hints(kind)
-    optional = {
-        item.name for item in dataclasses.fields(typing.cast(typing.Any, kind)) if item.default is not dataclasses.MISSING
-    }
+    known = dataclasses.fields(typing.cast(typing.Any, kind))
+    optional = {item.name for item in known if item.default is not MISSING or item.default_factory is not MISSING}
     fields = {}
     for name, hint in hints.items():
         if name not in value and name in optional:  # written by a version that had no such field

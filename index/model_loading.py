@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 
 from .errors import ModelUnusable
 from .hub import model_folder
-from .models import Prefixes, known_prefixes, model_fingerprint
+from .model_settings import model_settings
+from .models import Prefixes, known_prefixes, model_fingerprint, recorded_name
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -26,11 +27,13 @@ _DOT_PRODUCT = "-dot-"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model on its device. `normalize`: whether rows are brought to length 1; `prefixes`: its own, else the known ones."""
+    """A model on its device. `normalize`: whether rows are brought to length 1; `prefixes`: its own, else the known ones;
+    `settings`: see `model_settings`."""
 
     name: str
     folder: str
     fingerprint: str
+    settings: Mapping[str, str]
     model: Any
     dtype: str
     dim: int
@@ -49,7 +52,7 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 def load_model(name: str, device: torch.device, dtype: str, normalize: bool | None = None) -> LoadedModel:
     """The model `name` on `device`; `normalize` None = as the model's own configuration says. Raises `ModelUnusable`."""
-    folder = model_folder(name)
+    folder, recorded = model_folder(name), recorded_name(name)
     model = _load(name, folder, device)
     model.eval().to(dtype=DTYPES[dtype])
     itself = any(type(module).__name__ == "Normalize" for module in model)
@@ -59,14 +62,15 @@ def load_model(name: str, device: torch.device, dtype: str, normalize: bool | No
     if not dim:
         raise ModelUnusable(f"the model {name} does not say how many values its vectors have")
     return LoadedModel(
-        name=name,
+        name=recorded,
         folder=folder,
         fingerprint=model_fingerprint(folder),
+        settings=model_settings(folder),
         model=model,
         dtype=dtype,
         dim=int(dim),
         max_length=max_length,
-        normalize=itself or (_wants_normalized(name, model) if normalize is None else normalize),
+        normalize=itself or (_wants_normalized(name, recorded, model) if normalize is None else normalize),
         normalizes_itself=itself,
         prefixes=_prefixes(name, folder, model),
     )
@@ -96,8 +100,8 @@ def _max_length(model: Any) -> int:
     return int(length)
 
 
-def _wants_normalized(name: str, model: Any) -> bool:
-    similarity = "dot" if _DOT_PRODUCT in name.lower() else str(model.similarity_fn_name or "cosine")
+def _wants_normalized(name: str, recorded: str, model: Any) -> bool:
+    similarity = "dot" if _DOT_PRODUCT in f"{name} {recorded}".lower() else str(model.similarity_fn_name or "cosine")
     if similarity not in ("cosine", "dot"):
         raise ModelUnusable(f"the model {name} compares by {similarity} distance, which an index of inner products cannot")
     return similarity == "cosine"

@@ -48,17 +48,23 @@ _CONVENTIONS = (
 
 
 def resolve_model(name: str) -> str:
-    """The folder of the model `name`, or the name itself where only the Hugging Face hub can know it. Raises `ModelUnusable`."""
+    """The folder of the model `name`, as it is found from anywhere, or the name itself where only the Hugging Face hub can know
+    it. Raises `ModelUnusable`."""
     packaged = _packaged_folder(name)
     if packaged is not None:
         return packaged
     if os.path.isdir(name):
         if not any((Path(name) / known).is_file() for known in ("modules.json", "config.json")):
             raise ModelUnusable(f"the folder {name} holds no model: it has neither modules.json nor config.json")
-        return name
+        return _text(os.path.realpath(name))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelUnusable(f"there is no model folder {name!r}")
-    return name
+    return _text(name)
+
+
+def recorded_name(name: str) -> str:
+    """What an index calls the model `name`: a folder by its real path, however it was spelled; any other as it stands."""
+    return name if _packaged_folder(name) is not None or not os.path.isdir(name) else os.path.realpath(name)
 
 
 def model_fingerprint(folder: str | os.PathLike[str]) -> str:
@@ -77,7 +83,7 @@ def model_fingerprint(folder: str | os.PathLike[str]) -> str:
     if len(files) == 1:
         return hashes[0]
     listing = "".join(f"{hashed}  {path.relative_to(root).as_posix()}\n" for path, hashed in zip(files, hashes, strict=True))
-    return hashlib.sha256(listing.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(listing)).hexdigest()
 
 
 def package_of(name: str) -> str:
@@ -91,7 +97,7 @@ def known_prefixes(model: str, folder: str | os.PathLike[str] | None = None) -> 
     From the model cards of intfloat/e5-* and its instruct versions, BAAI/bge-*-en|zh (v1 and v1.5), mixedbread-ai/mxbai-embed-*,
     Snowflake/snowflake-arctic-embed-*, Alibaba-NLP/gte-Qwen*, Qwen/Qwen3-Embedding-* and nomic-ai/nomic-embed-text-*.
     """
-    names = [Path(model).name, model if model.count("/") == 1 else ""]
+    names = [Path(model).name, Path(recorded_name(model)).name, model if model.count("/") == 1 else ""]
     if folder is not None:
         names.append(_name_in_config(Path(folder)))
     for name in names:
@@ -111,6 +117,15 @@ def hash_file(path: Path, goes_on: Callable[[], None] | None = None) -> str:
             if goes_on is not None:
                 goes_on()
     return hashed.hexdigest()
+
+
+def _text(name: str) -> str:
+    """`name`, which a manifest can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ModelUnusable(f"the name of the model {name!r} is not UTF-8, as an index records it: rename the folder") from None
+    return name
 
 
 def _packaged_folder(name: str) -> str | None:

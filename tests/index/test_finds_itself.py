@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ class Table:
     """An encoder whose texts are numbers of the rows of a table."""
 
     model, fingerprint, dim, max_length = "table", "cd" * 32, DIM, 64
+    settings: ClassVar[dict[str, str]] = {}
     device, dtype, backend, normalize = "cpu", "float32", "double", True
     prefixes = Prefixes("", "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -38,6 +38,7 @@ class Crowded:
     """An encoder whose texts are row numbers, of rows that stand in crowds of near-duplicates and some that are the same."""
 
     model, fingerprint, dim, max_length = "crowded", "ef" * 32, DIM, 64
+    settings: ClassVar[dict[str, str]] = {}
     device, dtype, backend, normalize = "cpu", "float32", "double", True
     prefixes = Prefixes("", "")
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -55,6 +55,7 @@ class Numbered:
     """An encoder whose texts are row numbers."""
 
     model, fingerprint, dim, max_length = "numbered", "cd" * 32, DIM, 64
+    settings: ClassVar[dict[str, str]] = {}
     device, dtype, backend, normalize = "cpu", "float32", "double", True
     prefixes = Prefixes("", "")
     rows = clustered(COUNT, DIM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from ragpool.index.build import BuildOptions
@@ -22,6 +23,7 @@ class HashingEncoder:
     """Vectors that depend on nothing but the text: quick, and different for every text."""
 
     model, fingerprint, dim, max_length = "hashing", "ab" * 32, 16, 64
+    settings: ClassVar[dict[str, str]] = {}
     device, dtype, backend, normalize = "cpu", "float32", "double", True
 
     def __init__(self, options: BuildOptions) -> None:
