@@ -8,23 +8,28 @@ or removes. Nothing else is touched.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from .build_state import PASSAGES, SEALED
 from .errors import ConfigurationError, IndexDamaged, IndexUnusable
 from .manifest import (
     FILE_NAME,
+    FORMAT,
     KEPT_NAME,
     MANIFEST_NAME,
     FileEntry,
     Manifest,
     kept_name,
     parse_manifest,
+    read_text,
     sync_folder,
     write_manifest,
 )
@@ -33,6 +38,8 @@ from .sealed import Unsealed, check_sealed, is_free
 
 STAGING = ".build"
 LOCK = ".build.lock"
+_MADE = b"a build made this folder\n"
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Manifest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +56,94 @@ def staging(out: Path, wait: bool = False) -> Iterator[Staging]:
     """Where the next version of the index `out` is built. What an earlier build left there stays, for this one to go on with;
     it is removed at the end, unless this one too leaves something to go on with.
 
-    Raises `ConfigurationError` where `out` cannot be written to, or another build is at it and `wait` is false.
+    Raises `ConfigurationError` where `out` cannot be written to or holds a manifest.json that is not to be replaced, or another
+    build is at it and `wait` is false.
     """
-    with _locked(out, wait):
+    _check_replaceable(out)
+    with _locked(out, wait) as lock:
         folder = out / STAGING
-        folder.mkdir(exist_ok=True)
-        lock_fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)  # processes of a build that was killed are about to end
-            if not (folder / SEALED).exists():
-                remove_unnamed(out)
-            yield Staging(folder, lock_fd)
+            with _held(folder) as lock_fd:
+                if not (folder / SEALED).exists():
+                    remove_unnamed(out)
+                yield Staging(folder, lock_fd)
         finally:
-            os.close(lock_fd)
-            if not (folder / PASSAGES).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-            if os.listdir(out) == [LOCK]:  # it came to nothing: leave nothing
-                (out / LOCK).unlink()
-                out.rmdir()
+            with contextlib.suppress(OSError):  # what ended the build is told, not what was in the way of tidying up
+                _tidy(out, lock)
 
 
 @contextlib.contextmanager
-def _locked(out: Path, wait: bool) -> Iterator[None]:
-    """Makes `out` if need be and holds its lock file."""
+def _held(folder: Path) -> Iterator[int]:
+    """The descriptor of a folder, made if need be, that is locked: processes of a build that was killed are about to end."""
+    try:
+        folder.mkdir(exist_ok=True)
+        lock_fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from None
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        yield lock_fd
+    finally:
+        os.close(lock_fd)
+
+
+def _tidy(out: Path, lock: BinaryIO) -> None:
+    """Removes what nothing can go on with; where a build came to nothing and made `out`, that too. The lock is still held."""
+    if not (out / STAGING / PASSAGES).exists():
+        shutil.rmtree(out / STAGING, ignore_errors=True)
+    if os.listdir(out) == [LOCK]:
+        lock.seek(0)
+        made = lock.read() == _MADE
+        (out / LOCK).unlink()
+        if made:
+            out.rmdir()
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raises `ConfigurationError` where the manifest.json in `out` is another program's, or of an index of another format. One of
+    ours may be damaged: it has most of our fields, or is no JSON any more and lies beside our files."""
+    path = out / MANIFEST_NAME
+    if not path.exists():
+        return
+    fields: object = None
+    try:
+        fields = json.loads(read_text(out))
+        ours = isinstance(fields, dict) and 2 * len(_FIELDS & fields.keys()) > len(_FIELDS)
+    except (IndexDamaged, ValueError, RecursionError):
+        ours = any(FILE_NAME.fullmatch(found.name) for found in out.iterdir())
+    if not ours:
+        raise ConfigurationError(f"{path} is not the manifest of an index: build into another folder, or remove it")
+    found_format = fields.get("format") if isinstance(fields, dict) else FORMAT
+    if type(found_format) is int and found_format != FORMAT:
+        raise ConfigurationError(
+            f"the index {out} has format {found_format} and this version builds format {FORMAT}: build into another folder"
+        )
+
+
+def _unwritable(out: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot write an index to {out}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _locked(out: Path, wait: bool) -> Iterator[BinaryIO]:
+    """Makes `out` if need be and holds its lock file, which says for later builds, too, that one made the folder."""
     while True:
         try:
+            made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
-            lock = open(out / LOCK, "ab")  # noqa: SIM115 - held below
+            lock = open(out / LOCK, "a+b")  # noqa: SIM115 - held below
         except OSError as error:
-            raise ConfigurationError(f"cannot write an index to {out}: {error.strerror or error}") from None
+            raise _unwritable(out, error) from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigurationError(f"another build is writing to {out}") from None
             if os.fstat(lock.fileno()).st_nlink:  # else whoever held it has removed it
-                yield
+                if made:
+                    lock.write(_MADE)
+                    lock.flush()
+                yield lock
                 return
 
 
@@ -116,7 +175,9 @@ def publish(staged: Path, out: Path, manifest: Manifest) -> None:
     versions that nobody has open any more. After a kill it is done again: a file that is not in `staged` was moved before.
 
     Raises `IndexDamaged` where a file does not end as the one that the manifest names: then nothing is moved, for a file of the
-    same name may be served, and the next build makes all of them again."""
+    same name may be served, and the next build makes all of them again; `ConfigurationError` where a manifest.json that is not to
+    be replaced has come since the build began."""
+    _check_replaceable(out)
     try:
         for role, entry in manifest.files.items():
             lies = staged / role if (staged / role).exists() else out / entry.name
