@@ -17,6 +17,7 @@ from local_pool import pool, questions
 from made_index import made_index
 from ragpool.client import Client
 from ragpool.index.build import ensure_demo_index
+from ragpool.index.encoder import load_index_encoder
 from ragpool.index.manifest import FLAT, read_manifest
 
 STEP = 10_000
@@ -26,14 +27,19 @@ ALONE = 8
 
 
 def random_index(folder: Path, count: int) -> Path:
-    """A flat index of `count` random unit rows in `folder`, which says that the demo's model made them."""
+    """A flat index of `count` random unit rows in `folder`, which says that the demo's model made them. It did the first and the
+    last, which a worker encodes again."""
     demo = read_manifest(ensure_demo_index())
+    text = "a passage of some length " * 20
+    own = load_index_encoder(demo, "cpu").encode([text.strip()], "passage").vectors
     rng = np.random.default_rng(0)
     with open(folder / "rows", "wb") as file:
         for first in range(0, count, STEP):
             rows = rng.standard_normal((min(STEP, count - first), demo.dim), dtype=np.float32)
             file.write((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4").tobytes())
-    text = "a passage of some length " * 20
+        for row in (0, count - 1):
+            file.seek(4 * demo.dim * row)
+            file.write(own.astype("<f4").tobytes())
     return made_index(folder / "rows", count, demo.dim, folder / "index", FLAT, 1, text=text, like=demo)
 
 

@@ -39,7 +39,8 @@ def loader(settings: Settings, device: str, info: Register, version: str, progre
 
 
 def load(settings: Settings, device: str, info: Register, version: str, progress: ProgressWriter) -> Loaded:
-    """Index, model and engine on `device`, and proof that they answer. `version`: the one wanted, if it is still there.
+    """Index, model and engine on `device`, and proof that they answer and belong together. `version`: the one wanted, if it is
+    still there.
 
     While files are hashed for the first time on this host, which takes as long as they are large, `progress` is stamped again
     and again: the supervisor does not count that time as loading.
@@ -55,6 +56,7 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
     if version and index.version != version:
         log.warning("version %s of the index %s is gone; this worker serves %s", version, settings.index.path, index.version)
 
+    from ..index.checks import check_own_rows
     from ..index.encoder import load_index_encoder  # behind the checks: a broken index is found before seconds of imports
     from ..index.engine import EXACT, idle_effort, load_engine
 
@@ -76,6 +78,7 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
     items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
     warm_up(pipeline)
+    check_own_rows(index, encoder)
     log.info(
         "ready on %s after %.1f s: %s by %s in %s, batches of up to %d, %s engine, %d passages",
         device,

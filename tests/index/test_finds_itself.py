@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from ragpool.index import build as builder
 from ragpool.index import encoder as encoders
 from ragpool.index import faiss_part
 from ragpool.index.build import BuildOptions, build_index
-from ragpool.index.checks import verify_search
+from ragpool.index.checks import check_own_rows, verify_search
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.errors import IndexDamaged
 from ragpool.index.faiss_part import make_part
@@ -131,3 +132,48 @@ def test_one_flat_row_of_another_passage_is_found_out(build: Callable[..., Index
     index.vectors.full = full
     with pytest.raises(IndexDamaged, match="does not find its passage 'id600'"):
         verify_search(index)
+
+
+# ---- before a worker serves ------------------------------------------------------------------------------------------
+
+
+class Moved(Table):
+    """Another table's encoder: each vector is the row, moved by so much at a right angle and of length 1 again."""
+
+    def __init__(self, rows: Floats, by: float, dtype: str) -> None:
+        across = np.random.default_rng(5).standard_normal(rows.shape)
+        across -= rows * np.einsum("nd,nd->n", rows, across)[:, None]
+        moved = rows + by * across / np.linalg.norm(across, axis=1, keepdims=True)
+        super().__init__((moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32))
+        self.dtype = dtype
+
+
+@pytest.mark.parametrize("type_", [FLAT, *KEPT])
+@pytest.mark.parametrize("row", [0, 599])
+def test_an_index_of_two_models_is_not_served(build: Callable[..., Index], type_: str, row: int) -> None:
+    """As one whose build went on with another model: shards from one end on are of another space."""
+    rows = scattered(600)
+    index = build(rows, type_)
+    check_own_rows(index, Table(rows))
+    rows = rows.copy()
+    rows[row] = rows[300]
+    with pytest.raises(IndexDamaged, match=f"holds another row of its passage 'id{row}' than the model table gives here"):
+        check_own_rows(index, Table(rows))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "by", "served"),
+    [("float32", 0.15, True), ("float32", 0.3, False), ("bfloat16", 0.1, True), ("int8", 0.4, True), ("int8", 1.0, False)],
+)
+def test_an_encoder_of_another_dtype_may_be_as_far_off_as_that_lets_it(
+    build: Callable[..., Index], dtype: str, by: float, served: bool
+) -> None:
+    rows = scattered(40)
+    index = build(rows, FLAT)
+    with contextlib.nullcontext() if served else pytest.raises(IndexDamaged, match="holds another row"):
+        check_own_rows(index, Moved(rows, by, dtype))
+
+
+def test_nothing_is_asked_of_codes(build: Callable[..., Index]) -> None:
+    rows = scattered(600)
+    check_own_rows(build(rows, "PCA24,Flat"), Table(-rows))

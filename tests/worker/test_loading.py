@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_models
 from hashing_encoder import Hashed, HashingEncoder
 from ragpool.conf.mapping import from_mapping
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index import build as builder
 from ragpool.index import encoder as encoders
 from ragpool.index.build import BuildOptions, build_index
+from ragpool.index.encoder import Encoded, SentenceEncoder
 from ragpool.index.engine import load_engine
-from ragpool.index.errors import ModelUnusable
+from ragpool.index.errors import IndexDamaged, ModelUnusable
 from ragpool.index.store import open_index
 from ragpool.wire import bodies
 from ragpool.wire.messages import SEARCH_VECTOR, Limits, Register, Reply, Request
@@ -94,3 +97,28 @@ def test_a_worker_searches_with_the_effort_that_was_set(
         alike = [found == load_engine(opened, "cpu", effort=effort).search(queries, 10)[1].tolist() for effort in (1, 8)]
     assert alike == [True, type_ == "flat"]
     assert ("index.effort = 1 does nothing for" in caplog.text) == (type_ == "flat")
+
+
+def test_rows_of_another_model_are_found_before_anybody_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each passage has the row of its neighbour; checksums are those of what was built."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = tiny_models.make("bert", tmp_path)
+    (tmp_path / "c.jsonl").write_text(
+        "".join(f'{{"id": "{n}", "text": "{text}"}}\n' for n, text in enumerate(tiny_models.CORPUS))
+    )
+    options = BuildOptions(device="cpu", backend="torch", model=str(model))
+    settings = from_mapping({"worker": {"backend": "torch"}, "index": {"path": str(tmp_path / "index")}}, "a test")
+    loaded = loader(settings, "cpu", Register("i", "loading"), "", ProgressWriter(bytearray(SIZE)))
+    build_index([tmp_path / "c.jsonl"], tmp_path / "index", options)
+    assert loaded().info.model == str(model)
+    encoding = SentenceEncoder.encode
+
+    def mixed(self: SentenceEncoder, *args: Any) -> Encoded:
+        found = encoding(self, *args)
+        return Encoded(found.vectors[::-1], found.tokens, found.truncated)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceEncoder, "encode", mixed)
+        build_index([tmp_path / "c.jsonl"], tmp_path / "index", options)
+    with pytest.raises(IndexDamaged, match=f"holds another row of its passage '0' than the model {model} gives here"):
+        loaded()
