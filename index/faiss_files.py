@@ -25,6 +25,12 @@ _ITQ_COPIES = 8
 _BEAM_COPIES = 11
 """Copies of its sample that faiss holds while it trains, where these are more than `COPIES`: of doubles, and of beams."""
 
+LINKS_MIN, LINKS_MAX = 2, 1_024
+"""Of a row in a graph: faiss makes none of fewer, or one that leads nowhere; of more, one larger than any rows."""
+
+_LEVELS_MIN = 2
+"""Entries of its sums of links where a graph has a level above the ground."""
+
 _ROTATION_CENTROIDS = 256
 """Of each quantiser that OPQ trains for itself, whatever the codes behind it."""
 
@@ -63,7 +69,20 @@ def from_factory(factory: str, dim: int) -> Any:
         ) from None
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ConfigurationError(f"the faiss index {factory!r} does not search by inner product, which embeddings want")
+    links = _links(faiss, innermost(index))
+    if links is not None and not LINKS_MIN <= links <= LINKS_MAX:
+        raise ConfigurationError(
+            f"a graph links each row to {LINKS_MIN} to {LINKS_MAX:,} others, and {factory!r} asks for another number"
+        )
     return index
+
+
+def _links(faiss: Any, inner: Any) -> int | None:
+    """To how many others a graph links a row, as its factory string says, 0 where faiss finds no levels for them; None of what is
+    no graph."""
+    if isinstance(inner, faiss.IndexHNSW):
+        return int(inner.hnsw.nb_neighbors(1)) if inner.hnsw.cum_nneighbor_per_level.size() > _LEVELS_MIN else 0
+    return int(inner.nsg.R) if isinstance(inner, faiss.IndexNSG) else None
 
 
 def shape_of(factory: str, dim: int) -> Shape:
@@ -85,11 +104,12 @@ def shape_of(factory: str, dim: int) -> Shape:
     codes = faiss.downcast_index(inner.storage) if graph else faiss.downcast_index(ivf) if ivf is not None else inner
     centroids = 1 << int(codes.pq.nbits) if hasattr(codes, "pq") else 1
     turns = _all_turns(faiss, index)
-    beams = any(hasattr(codes, name) for name in _BEAMS)
+    sums = next((getattr(codes, name) for name in _BEAMS if hasattr(codes, name)), None)
+    beams, books = sums is not None, int(sums.total_codebook_size) if sums is not None else centroids
     least = max(lists, centroids, dim if beams else 1, *(_rows_to_turn(faiss, turn) for turn in turns))
     itq = any(isinstance(turn, faiss.ITQTransform) for turn in turns)
     copies = max(COPIES, _ITQ_COPIES if itq else 0, _BEAM_COPIES if beams else 0)
-    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + centroids), lists, least, graph, copies)
+    return Shape(row_bytes + (ID_BYTES if lists else 0), 4 * dim * (lists + books), lists, least, graph, copies)
 
 
 def _all_turns(faiss: Any, index: Any) -> list[Any]:

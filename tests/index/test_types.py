@@ -34,6 +34,7 @@ from ragpool.index.index_types import COMPACT, HNSW, Plan, Shape, lists_for, pla
 from ragpool.index.manifest import FLAT, SearchFacts, read_manifest
 from ragpool.index.models import Prefixes
 from ragpool.index.store import open_index
+from ragpool.index.vector_files import check_type
 from ragpool.index.verify import verify_once
 
 faiss = pytest.importorskip("faiss")
@@ -369,19 +370,30 @@ def test_auto_takes_no_graph_for_cuda_devices_which_search_none() -> None:
         ("PQ16", 64, Shape(16, 4 * 64 * 256, 0, 256)),
         ("OPQ8_256,IVF16,SQ8,RFlat", 512, Shape(256 + 1 + 4 * 512 + 8, 4 * 512 * 17, 16, 512)),
         ("Flat", 8, Shape(32, 4 * 8, 0, 1)),
+        ("RQ8x8", 384, Shape(8, 4 * 384 * 8 * 256, 0, 384, copies=11)),
+        ("IVF16,PRQ2x2x4", 32, Shape(2 + 1 + 8, 4 * 32 * (16 + 2 * 2 * 16), 16, 32, copies=11)),
     ],
 )
 def test_an_empty_index_tells_what_a_factory_string_takes(factory: str, dim: int, shape: Shape) -> None:
     assert shape_of(factory, dim) == shape
 
 
-@pytest.mark.parametrize("factory", ["OPQ4_32,IVF64,PQ4", "IVF64,SQ8", "HNSW16,Flat", "HNSW32,SQfp16", "PQ4", "PCA24,Flat"])
+@pytest.mark.parametrize(
+    "factory", ["OPQ4_32,IVF64,PQ4", "IVF64,SQ8", "HNSW16,Flat", "HNSW32,SQfp16", "PQ4", "PCA24,Flat", "RQ2x4"]
+)
 def test_the_size_that_is_told_is_that_of_the_file(factory: str, tmp_path: Path) -> None:
     rows = clustered(3_000, DIM)
     plan = plan_index(factory, 32, False, len(rows), DIM, GIB, shape_of(factory, DIM))
     made = make_part(rows, plan, 1, 1, tmp_path)
     assert 0.8 * made.part_bytes < plan.part_bytes < 1.25 * made.part_bytes
     assert made.sample_rows == plan.sample_rows
+
+
+@pytest.mark.parametrize("factory", ["HNSW0", "HNSW1", "HNSW1000000,SQ8", "NSG0,Flat", "NSG2000", "PCA24,HNSW5000"])
+def test_a_graph_of_too_few_or_too_many_links_is_refused_in_words(factory: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_type(factory, 32, DIM)
+    assert str(caught.value) == f"a graph links each row to 2 to 1,024 others, and {factory!r} asks for another number"
 
 
 def test_a_hundred_million_rows_of_short_codes_are_not_refused() -> None:
