@@ -1,4 +1,5 @@
-"""`killed_build.py LEFT CORPUS OUT`: a build that kills itself at the step after LEFT others, in the middle of a write."""
+"""`killed_build.py WHEN CORPUS OUT TYPE`: a build that kills itself, in the middle of a write. WHEN: `12`, at the step after 12
+others; `taken:1`, at the second one of that name. One that ends says how many steps it had. A compact one keeps to one thread."""
 
 from __future__ import annotations
 
@@ -14,25 +15,63 @@ from ragpool.index import build
 STEPS = ("replace", "fsync", "fdatasync", "pwrite", "ftruncate", "truncate", "mkdir")
 """What a build does to the disk one call at a time."""
 
+FAISS_STEPS = ("taken", "_block")
+"""What reads rows to train a rotation, then lists, then codes; and to fill the lists, in two rounds."""
 
-def dying(step: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] >= 0:
+
+class Steps:
+    """Counts them, and kills the process when it is time."""
+
+    def __init__(self, when: str) -> None:
+        self._name, _, left = when.rpartition(":")
+        self._left = int(left)
+        self.done = 0
+
+    def watch(self, where: Any, name: str, half: Callable[..., object] | None = None) -> None:
+        """Has each call of `where.name` be a step; killed there it has done `half`."""
+        step = getattr(where, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if self._name in ("", name):
+                self._left -= 1
+                if self._left < 0:
+                    if half is not None:
+                        half(step, *args)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            self.done += 1
             return step(*args, **kwargs)
-        if step is pwrite:
-            step(args[0], args[1][: len(args[1]) // 2], args[2])
-        os.kill(os.getpid(), signal.SIGKILL)
-        return None
 
-    return counted
+        setattr(where, name, counted)
+
+
+def half_of_the_bytes(pwrite: Callable[..., int], descriptor: int, data: bytes, offset: int) -> None:
+    pwrite(descriptor, data[: len(data) // 2], offset)
+
+
+def half_of_the_file(write_index: Callable[..., None], index: object, path: str) -> None:
+    write_index(index, path)
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+
+
+def watch_faiss(steps: Steps) -> None:
+    from ragpool.index import faiss_fill, faiss_part
+    from ragpool.index.faiss_files import import_faiss
+
+    for name in FAISS_STEPS:
+        steps.watch(faiss_fill, name)
+    steps.watch(import_faiss(), "write_index", half_of_the_file)
+    faiss_part._MEASURED_S = 0.0
+    build.usable_cores = lambda: 1  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
-    pwrite = os.pwrite
-    remaining = [int(sys.argv[1])]
+    when, corpus, out, type_ = sys.argv[1:]
+    steps = Steps(when)
     for name in STEPS:
-        setattr(os, name, dying(getattr(os, name), remaining))
+        steps.watch(os, name, half_of_the_bytes if name == "pwrite" else None)
+    if type_ != "flat":
+        watch_faiss(steps)
     build._encoder = HashingEncoder  # type: ignore[assignment]
-    build.build_index([sys.argv[2]], sys.argv[3])
-    print(int(sys.argv[1]) - remaining[0])
+    build.build_index([corpus], out, build.BuildOptions(type=type_, bytes_per_vector=8))
+    print(steps.done)

@@ -305,10 +305,10 @@ def test_skipped_rows_are_told_again(jsonl: Jsonl, tmp_path: Path, monkeypatch: 
 # ---- killed at a step ----------------------------------------------------------------------------------------------
 
 
-def start_build(corpus: Path, out: Path, left: int = 1_000_000) -> subprocess.Popen[str]:
+def start_build(corpus: Path, out: Path, when: int | str = 1_000_000, type_: str = "flat") -> subprocess.Popen[str]:
     here = Path(__file__).resolve()
     return subprocess.Popen(
-        [sys.executable, str(here.with_name("killed_build.py")), str(left), str(corpus), str(out)],
+        [sys.executable, str(here.with_name("killed_build.py")), str(when), str(corpus), str(out), type_],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -316,10 +316,10 @@ def start_build(corpus: Path, out: Path, left: int = 1_000_000) -> subprocess.Po
     )
 
 
-def killed_build(left: int, corpus: Path, out: Path) -> tuple[int, str, str]:
+def killed_build(when: int | str, corpus: Path, out: Path, type_: str = "flat") -> tuple[int, str, str]:
     """(return code, stdout, stderr)"""
-    build = start_build(corpus, out, left)
-    told, wrong = build.communicate(timeout=60)
+    build = start_build(corpus, out, when, type_)
+    told, wrong = build.communicate(timeout=300)
     return build.returncode, told, wrong
 
 
@@ -353,6 +353,57 @@ def test_killed_at_a_step_it_ends_with_the_same_bytes(steps: int, jsonl: Jsonl, 
         assert first == "old" or left == steps - 1, "the old index serves until the new one is in place"
         build_index([corpus], out)
         assert content(out) == wanted, f"killed at step {left}"
+        shutil.rmtree(out)
+
+
+class OneThread:
+    """A compact build in this process, on one thread, and the bytes that one makes which nobody killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.corpus = folder / "new.jsonl"
+        self.corpus.write_bytes(straight())
+        self.build(folder / "straight")
+        self.wanted = content(folder / "straight")
+
+    def build(self, out: Path) -> None:
+        build_index([self.corpus], out, BuildOptions(type=COMPACT, bytes_per_vector=8))
+
+
+@pytest.fixture
+def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashing: type) -> OneThread:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(builder, "usable_cores", lambda: 1)
+    monkeypatch.setattr(faiss_part, "_MEASURED_S", 0.0)
+    return OneThread(tmp_path)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(600)
+def test_a_compact_build_killed_again_and_again_ends_with_the_same_bytes(one_thread: OneThread, tmp_path: Path) -> None:
+    """While it encodes, while the rotation is trained and the lists are not, while these are filled, and in the middle of the
+    file."""
+    out = tmp_path / "out"
+    for when in ("pwrite:1", "taken:1", "_block:1", "write_index:0"):
+        code, _, wrong = killed_build(when, one_thread.corpus, out, COMPACT)
+        assert code == -signal.SIGKILL, wrong
+        assert not (out / "manifest.json").exists()
+    one_thread.build(out)
+    assert content(out) == one_thread.wanted
+
+
+@long
+@pytest.mark.process
+@pytest.mark.timeout(3_600)
+def test_a_compact_build_killed_at_any_step_ends_with_the_same_bytes(one_thread: OneThread, tmp_path: Path) -> None:
+    code, told, wrong = killed_build(10_000, one_thread.corpus, tmp_path / "counted", COMPACT)
+    assert code == 0, wrong
+    assert content(tmp_path / "counted") == one_thread.wanted
+    for left in range(int(told)):
+        out = tmp_path / f"out-{left}"
+        code, _, wrong = killed_build(left, one_thread.corpus, out, COMPACT)
+        assert code == -signal.SIGKILL, wrong
+        one_thread.build(out)
+        assert content(out) == one_thread.wanted, f"killed at step {left}"
         shutil.rmtree(out)
 
 
