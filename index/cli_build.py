@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..conf.errors import shown
-from ..conf.rules import is_text
 from ..conf.settings import Settings
 from . import cli_text
 from .chunks import Chunking
@@ -102,7 +99,6 @@ def build(
     if not demo and not settings.index.path:
         raise click.UsageError("say with --out where the index is to be written")
     _tell_idle(settings.index.type, flags)
-    _check_recorded([*(Path(source).resolve().name for source in sources), flags["query_prefix"], flags["passage_prefix"]])
     from .build import build_demo, build_index
     from .demo import demo_index_dir
 
@@ -124,13 +120,6 @@ def _tell_idle(type_: str, flags: Mapping[str, Any]) -> None:
     given = {"--bytes-per-vector": flags["bytes_per_vector"] is not None, "--no-refine": flags["no_refine"]}
     for flag in (flag for flag, is_given in given.items() if is_given):
         click.echo(f"warning: {flag} does nothing for the type {type_}: it is for compact", err=True)
-
-
-def _check_recorded(texts: Sequence[str | None]) -> None:
-    """What the manifest will name, before anything is built."""
-    for text in texts:
-        if not is_text(text or ""):
-            raise click.UsageError(f"an index cannot record {shown(text)}: it is not text in UTF-8")
 
 
 def _tell_skipped(first: Sequence[str], count: int) -> None:
