@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from .build_state import PASSAGES, SEALED
 from .errors import ConfigurationError, IndexDamaged, IndexUnusable
@@ -38,7 +37,9 @@ from .sealed import Unsealed, check_sealed, is_free
 
 STAGING = ".build"
 LOCK = ".build.lock"
-_MADE = b"a build made this folder\n"
+_MADE = "made"
+"""In the staging folder: a build made the folder around it."""
+
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Manifest))
 
 
@@ -60,16 +61,19 @@ def staging(out: Path, wait: bool = False) -> Iterator[Staging]:
     build is at it and `wait` is false.
     """
     _check_replaceable(out)
-    with _locked(out, wait) as lock:
+    with _locked(out, wait) as made:
         folder = out / STAGING
+        made = made or (folder / _MADE).exists()
         try:
             with _held(folder) as lock_fd:
+                if made:
+                    (folder / _MADE).touch()
                 if not (folder / SEALED).exists():
                     remove_unnamed(out)
                 yield Staging(folder, lock_fd)
         finally:
             with contextlib.suppress(OSError):  # what ended the build is told, not what was in the way of tidying up
-                _tidy(out, lock)
+                _tidy(out, made)
 
 
 @contextlib.contextmanager
@@ -87,13 +91,12 @@ def _held(folder: Path) -> Iterator[int]:
         os.close(lock_fd)
 
 
-def _tidy(out: Path, lock: BinaryIO) -> None:
-    """Removes what nothing can go on with; where a build came to nothing and made `out`, that too. The lock is still held."""
+def _tidy(out: Path, made: bool) -> None:
+    """Removes what nothing can go on with; where a build came to nothing and `made` the folder `out`, that too. The lock is still
+    held."""
     if not (out / STAGING / PASSAGES).exists():
         shutil.rmtree(out / STAGING, ignore_errors=True)
     if os.listdir(out) == [LOCK]:
-        lock.seek(0)
-        made = lock.read() == _MADE
         (out / LOCK).unlink()
         if made:
             out.rmdir()
@@ -103,7 +106,7 @@ def _check_replaceable(out: Path) -> None:
     """Raises `ConfigurationError` where the manifest.json in `out` is another program's, or of an index of another format. One of
     ours may be damaged: it has most of our fields, or is no JSON any more and lies beside our files."""
     path = out / MANIFEST_NAME
-    if not path.exists():
+    if not os.path.exists(path):
         return
     fields: object = None
     try:
@@ -125,13 +128,13 @@ def _unwritable(out: Path, error: OSError) -> ConfigurationError:
 
 
 @contextlib.contextmanager
-def _locked(out: Path, wait: bool) -> Iterator[BinaryIO]:
-    """Makes `out` if need be and holds its lock file, which says for later builds, too, that one made the folder."""
+def _locked(out: Path, wait: bool) -> Iterator[bool]:
+    """Holds the lock file of `out`; whether it had to make the folder for it."""
     while True:
         try:
             made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
-            lock = open(out / LOCK, "a+b")  # noqa: SIM115 - held below
+            lock = open(out / LOCK, "ab")  # noqa: SIM115 - held below
         except OSError as error:
             raise _unwritable(out, error) from None
         with lock:
@@ -140,10 +143,7 @@ def _locked(out: Path, wait: bool) -> Iterator[BinaryIO]:
             except BlockingIOError:
                 raise ConfigurationError(f"another build is writing to {out}") from None
             if os.fstat(lock.fileno()).st_nlink:  # else whoever held it has removed it
-                if made:
-                    lock.write(_MADE)
-                    lock.flush()
-                yield lock
+                yield made
                 return
 
 
