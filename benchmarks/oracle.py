@@ -1,4 +1,4 @@
-"""What an exact search over stored rows must find: the one oracle of these programs, a float64 product by numpy alone."""
+"""What an exact search over stored rows must find: a float64 product by numpy alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Oracle:
     def _is_right(self, scores: NDArray[np.float64], rows: list[int], k: int, slack: float) -> bool:
         best = np.sort(scores)[::-1][:k]
         whole = len(set(rows)) == len(rows) == len(best) and min(rows) >= 0
-        return whole and bool((np.abs(scores[rows] - best) < slack).all())
+        return whole and bool((np.abs(scores[rows] - best) <= slack).all())
 
     def _scored(self, queries: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """(number of its first query, products) of some queries at a time."""

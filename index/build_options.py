@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..conf.rules import is_text
 from .chunks import Chunking
 from .errors import ConfigurationError
 from .index_types import BYTES_PER_VECTOR
@@ -51,7 +52,5 @@ def check_options(options: BuildOptions) -> None:
         "name of a field": fields.id + fields.title + fields.text,
     }
     for what, word in words.items():
-        try:
-            (word or "").encode()
-        except UnicodeEncodeError:
-            raise ConfigurationError(f"the {what} {word!r} is not UTF-8") from None
+        if not is_text(word or ""):
+            raise ConfigurationError(f"the {what} {word!r} is not UTF-8")

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..conf.devices import CPU
 from .errors import IndexDamaged
-from .index_types import HNSW
 from .manifest import FLAT, HalfNorms
-from .passage import encoded_text
+from .own_rows import below_one, check_own_rows, differing_files, encoded_again, far_apart, is_own, kept_rows
 from .store import Index, open_index
 from .vectors import from_bfloat16, to_bfloat16
 from .verify import Check, verify_files
-
-if TYPE_CHECKING:
-    from .encoder import Encoder
 
 _CHUNK_ROWS = 4_096
 _LOOKED_AT = 10
 _LOOKED_UP = 16
 """Passages that are encoded again, and results that are looked at for each."""
-
-_SAME_PASSAGE = 0.02
-"""How far the score of a passage for itself may be off, in parts of it: another processor moves its vector a little."""
 
 
 def verify_passages(index: Index) -> Check:
@@ -99,53 +91,19 @@ def verify_search(index: Index, device: str = CPU, model: str = "") -> Check:
     from .engine import load_engine
 
     encoder = load_index_encoder(index.manifest, device, model=model)
+    if differing_files(index, encoder):
+        check_own_rows(index, encoder)
     rows = _spread(index.count)
-    passages, vectors = _encoded_again(index, encoder, rows)
+    passages = [index.passages.get(row) for row in rows]
+    vectors = encoded_again(index, encoder, passages)
     scores, found = load_engine(index, CPU).search(vectors, _LOOKED_AT)
-    looks = _compared(index, rows, vectors, scores, found, _tolerance(index, encoder))
+    looks = _compared(index, rows, vectors, scores, found, far_apart(index, encoder))
     own = [look.own for look in looks]
-    if not (all if _kept(index) is not None else _most)(own) or not _most([look.found for look in looks]):
+    if not (all if kept_rows(index) is not None else _most)(own) or not _most([look.found for look in looks]):
         wrong = next(passage for passage, look in zip(passages, looks, strict=True) if not (look.own and look.found))
         raise IndexDamaged(f"the index {index.path} does not find its passage {wrong['id']!r} by its own text")
     first, name = f"{passages[0]['id']!r} finds itself", index.manifest.model.name
     return Check("search", f"{first} with {name}, score {looks[0].score:.4f}; looked at {len(rows)} passages")
-
-
-def check_own_rows(index: Index, encoder: Encoder) -> None:
-    """The first and the last passage, encoded again, have the rows that are kept of them: where a build has mixed two models one
-    of them has not. Nothing to check where only codes are kept. Raises `IndexDamaged`."""
-    kept = _kept(index)
-    if kept is None:
-        return
-    rows = sorted({0, index.count - 1})
-    passages, vectors = _encoded_again(index, encoder, rows)
-    tolerance = _tolerance(index, encoder)
-    for passage, stored, vector in zip(passages, kept(rows), vectors.astype(np.float64), strict=True):
-        if not _is_own(float(vector @ stored), float(stored @ stored), tolerance):
-            raise IndexDamaged(
-                f"the index {index.path} holds another row of its passage {passage['id']!r} than the model {encoder.model} "
-                "gives here: name the model it was built with, or build it again"
-            )
-
-
-def _encoded_again(index: Index, encoder: Encoder, rows: Sequence[int]) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
-    passages = [index.passages.get(row) for row in rows]
-    texts = [encoded_text(passage["title"], passage["text"], index.manifest.corpus.encode) for passage in passages]
-    return passages, encoder.encode(texts, "passage").vectors
-
-
-def _is_own(score: float, square: float, tolerance: float) -> bool:
-    """Whether a vector with this product with a row, whose own square is this, is that row."""
-    return bool(np.isfinite(score)) and abs(score - square) <= tolerance * square
-
-
-def _tolerance(index: Index, encoder: Encoder) -> float:
-    """How far the score of a passage for itself may be off, in parts of it. Vectors of length 1 that are a distance d apart, as
-    the coarser dtype of the two lets them be, have the product 1 - d² / 2."""
-    from .backends import ERROR_MAX
-
-    apart = max(ERROR_MAX.get(dtype, 0.0) for dtype in (index.manifest.dtype, encoder.dtype))
-    return max(_SAME_PASSAGE, apart**2 / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +121,9 @@ def _compared(
     vectors: NDArray[np.float32],
     scores: NDArray[np.float32],
     found: NDArray[np.int64],
-    tolerance: float,
+    far: float,
 ) -> list[_Look]:
-    kept = _kept(index)
+    kept = kept_rows(index)
     stored, queries = (kept(rows), vectors.astype(np.float64)) if kept is not None else _decoded(index, rows, vectors)
     if stored is None:
         ends = [(float(line[0]), float(line[-1])) for line in scores]
@@ -176,8 +134,8 @@ def _compared(
     looks = []
     for at, row in enumerate(rows):
         score, square = float(products[at, at]), float(squares[at])
-        own = _is_own(score, square, tolerance) if kept is not None else nearness[at, at] >= nearness[at].max()
-        returned = row in found[at] or score <= float(scores[at, -1]) + tolerance * square
+        own = is_own(queries[at], stored[at], far) if kept is not None else nearness[at, at] >= nearness[at].max()
+        returned = row in found[at] or score <= float(scores[at, -1]) + below_one(far) * square
         looks.append(_Look(bool(own and np.isfinite(score)), returned, score))
     return looks
 
@@ -190,22 +148,6 @@ def _spread(count: int) -> list[int]:
 
 def _most(truths: Sequence[bool]) -> bool:
     return 2 * sum(truths) > len(truths)
-
-
-def _kept(index: Index) -> Callable[[Sequence[int]], NDArray[np.float64]] | None:
-    """What reads rows as they are kept in full or in float16, beside a faiss part or in a graph; None where only codes are."""
-    if index.manifest.type == FLAT:
-        full = index.vectors.full
-        return lambda rows: full[list(rows)].astype(np.float64)
-    refine = index.part.refine
-    if refine is not None:
-        return lambda rows: refine[list(rows)].astype(np.float64)
-    if index.manifest.type != HNSW:
-        return None
-    from .faiss_engine import read_part
-
-    part = read_part(index)
-    return lambda rows: np.stack([part.reconstruct(row) for row in rows]).astype(np.float64)
 
 
 def _decoded(

@@ -17,7 +17,6 @@ from .devices import bind, resolve_device
 from .errors import ModelUnusable
 from .manifest import Manifest
 from .model_loading import LoadedModel, choose_dtype, load_model
-from .model_settings import changed
 from .models import Prefixes
 from .running import Features, Running
 from .tokens import Tokenized, padded, tokenize
@@ -209,7 +208,8 @@ def load_index_encoder(
 ) -> SentenceEncoder:
     """The encoder that the index `manifest` was built with; `model` says where it is on this host, "" = by the same name.
 
-    Raises as `load_encoder`, and `ModelUnusable` where it is another model.
+    Raises as `load_encoder`, and `ModelUnusable` where it has other weights, or reads more or less of a text. Whether its other
+    files make it another model is for `own_rows` to say, who has the index.
     """
     name = model or manifest.model.name
     encoder = load_encoder(
@@ -227,11 +227,10 @@ def load_index_encoder(
             f"the index was built with the model {manifest.model.name} (sha256 {manifest.model.sha256[:12]}…), "
             f"and {name} is another one here (sha256 {encoder.fingerprint[:12]}…)"
         )
-    differing = changed(manifest.model.settings, encoder.settings) if manifest.model.settings else []
-    if differing:
+    if encoder.max_length != manifest.max_length:
         raise ModelUnusable(
-            f"the index was built with the model {manifest.model.name}, and {name} is another one here: of the same weights, "
-            f"but {' and '.join(differing)} {'differ' if len(differing) > 1 else 'differs'}"
+            f"the index was built with the model {manifest.model.name}, reading {manifest.max_length} tokens of a text, "
+            f"and {name} reads {encoder.max_length} here"
         )
     return encoder
 

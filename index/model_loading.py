@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ def _max_length(model: Any) -> int:
 
 
 def _wants_normalized(name: str, recorded: str, model: Any) -> bool:
-    similarity = "dot" if _DOT_PRODUCT in f"{name} {recorded}".lower() else str(model.similarity_fn_name or "cosine")
+    similarity = "dot" if _DOT_PRODUCT in f"{name} {Path(recorded).name}".lower() else str(model.similarity_fn_name or "cosine")
     if similarity not in ("cosine", "dot"):
         raise ModelUnusable(f"the model {name} compares by {similarity} distance, which an index of inner products cannot")
     return similarity == "cosine"

@@ -50,12 +50,12 @@ def _decides(path: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    """Of what a configuration says, however it is laid out; of any other file as it is."""
-    if path.name.endswith("config.json"):
+    """Of what a JSON file says, however it is laid out; of a tokenizer, which is large, and of any other file as it is."""
+    if path.suffix == ".json" and path.name != "tokenizer.json":
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            said = {name: value for name, value in fields.items() if name not in _ORIGINS}
+            said = {name: value for name, value in fields.items() if name not in _ORIGINS} if isinstance(fields, dict) else fields
             return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, RecursionError):
             pass
     return hash_file(path)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..conf.rules import is_text
 from .errors import ModelUnusable
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -121,10 +122,8 @@ def hash_file(path: Path, goes_on: Callable[[], None] | None = None) -> str:
 
 def _text(name: str) -> str:
     """`name`, which a manifest can hold."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ModelUnusable(f"the name of the model {name!r} is not UTF-8, as an index records it: rename the folder") from None
+    if not is_text(name):
+        raise ModelUnusable(f"the name of the model {name!r} is not UTF-8, as an index records it: rename the folder")
     return name
 
 

@@ -55,6 +55,10 @@ class PassageStore:
             raise IndexError(f"row {row} of {self.count}")
         return bytes(self._rows[int(self._offsets[row]) : int(self._offsets[row + 1])])
 
+    def size(self, row: int) -> int:
+        """Bytes of the map of a row."""
+        return int(self._offsets[row + 1]) - int(self._offsets[row])
+
     def raw_many(self, rows: Sequence[int]) -> list[bytes]:
         """`raw` of each row."""
         return [self.raw(operator.index(row)) for row in rows]

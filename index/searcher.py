@@ -13,6 +13,7 @@ from .encoder import load_index_encoder
 from .engine import load_engine
 from .index_types import HNSW
 from .manifest import FLAT
+from .own_rows import check_own_rows, differing_files
 from .placement import engine_device
 from .store import Index
 
@@ -35,6 +36,8 @@ class Searcher:
         self._named = named
         worker, how = settings.worker, settings.index
         self._encoder = load_index_encoder(index.manifest, device, worker.dtype, worker.model, backend=worker.backend)
+        if differing_files(index, self._encoder):
+            check_own_rows(index, self._encoder)
         where = engine_device(index.manifest.type, self._encoder.device, how.gpu)
         self._engine = load_engine(index, where, how.engine, how.gpus_per_worker, effort=how.effort)
         self._blocks = stored_blocks(index)

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..conf import devices
 from ..conf.settings import ConfigurationError, Settings
@@ -20,6 +21,10 @@ from ..wire.progress import ProgressWriter
 from .batcher import Budget, Job
 from .owner import Loaded
 from .pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from ..index.encoder import Encoder
+    from ..index.store import Index
 
 BATCH_ON_CPU = 16
 BATCH_ON_CUDA = 256
@@ -56,13 +61,10 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
     if version and index.version != version:
         log.warning("version %s of the index %s is gone; this worker serves %s", version, settings.index.path, index.version)
 
-    from ..index.checks import check_own_rows
     from ..index.encoder import load_index_encoder  # behind the checks: a broken index is found before seconds of imports
-    from ..index.engine import EXACT, idle_effort, load_engine
+    from ..index.engine import EXACT, load_engine
 
     manifest = index.manifest
-    for warning in idle_effort(settings.index.effort, manifest, settings.index.path):
-        log.warning(warning)
     wanted = settings.worker
     encoder = load_index_encoder(manifest, device, wanted.dtype, wanted.model, wanted.max_batch_tokens, wanted.backend)
     engine = load_engine(
@@ -78,7 +80,7 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
     items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
     warm_up(pipeline)
-    check_own_rows(index, encoder)
+    check_fits(index, encoder, settings)
     log.info(
         "ready on %s after %.1f s: %s by %s in %s, batches of up to %d, %s engine, %d passages",
         device,
@@ -109,6 +111,18 @@ def best_batch(choice: Choice | None, backend: str, device: str) -> int:
     if choice is not None and choice.backend == backend:
         return choice.max_batch
     return BATCH_ON_CUDA if device.startswith("cuda") else BATCH_ON_CPU
+
+
+def check_fits(index: Index, encoder: Encoder, settings: Settings) -> None:
+    """Raises `ConfigurationError` where the rows of the index are not what the encoder gives; what is merely odd is logged."""
+    from ..index.engine import idle_effort
+    from ..index.own_rows import check_own_rows, differing_files
+
+    check_own_rows(index, encoder)
+    for warning in idle_effort(settings.index.effort, index.manifest, settings.index.path):
+        log.warning(warning)
+    if differing := differing_files(index, encoder):
+        log.warning("the model gives the vectors of the index, though other files than then are here: %s", ", ".join(differing))
 
 
 def check_honoured(settings: Settings) -> None:

@@ -15,13 +15,14 @@ from ragpool.index import build as builder
 from ragpool.index import encoder as encoders
 from ragpool.index import faiss_part
 from ragpool.index.build import BuildOptions, build_index
-from ragpool.index.checks import check_own_rows, verify_search
+from ragpool.index.checks import verify_search
 from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.errors import IndexDamaged
 from ragpool.index.faiss_part import make_part
 from ragpool.index.index_types import plan_index
 from ragpool.index.manifest import FLAT
 from ragpool.index.models import Prefixes
+from ragpool.index.own_rows import check_own_rows, is_own
 from ragpool.index.store import Index, open_index
 from ragpool.index.vectors import PART, REFINE
 
@@ -149,7 +150,7 @@ class Moved(Table):
 
 
 @pytest.mark.parametrize("type_", [FLAT, *KEPT])
-@pytest.mark.parametrize("row", [0, 599])
+@pytest.mark.parametrize("row", [0, 536])
 def test_an_index_of_two_models_is_not_served(build: Callable[..., Index], type_: str, row: int) -> None:
     """As one whose build went on with another model: shards from one end on are of another space."""
     rows = scattered(600)
@@ -172,6 +173,31 @@ def test_an_encoder_of_another_dtype_may_be_as_far_off_as_that_lets_it(
     index = build(rows, FLAT)
     with contextlib.nullcontext() if served else pytest.raises(IndexDamaged, match="holds another row"):
         check_own_rows(index, Moved(rows, by, dtype))
+
+
+def test_rows_that_are_not_of_length_one_go_by_angle_and_length() -> None:
+    """Their product with themselves says little: a vector half as long again, at an angle, has the same."""
+    row = 7.0 * scattered(1)[0]
+    across = np.roll(row, 1) - row * float(np.roll(row, 1) @ row) / float(row @ row)
+    assert is_own(row * 1.015, row, 0.0)
+    assert not is_own(row * 1.03, row, 0.0)
+    assert is_own(row * 1.03, row, 0.1)
+    assert not is_own(row + across, row, 0.1)
+    assert is_own(np.zeros(DIM), np.zeros(DIM), 0.0)
+    assert not is_own(row, np.zeros(DIM), 0.0)
+
+
+def test_a_short_passage_near_either_end_is_looked_at_and_one_at_a_time(build: Callable[..., Index]) -> None:
+    rows = scattered(600)
+    index, encoded = build(rows, FLAT), list[list[str]]()
+
+    class Noted(Table):
+        def encode(self, texts: list[str], kind: Kind = "query") -> Encoded:
+            encoded.append(texts)
+            return super().encode(texts, kind)
+
+    check_own_rows(index, Noted(rows))
+    assert encoded == [["0"], ["536"]]
 
 
 def test_nothing_is_asked_of_codes(build: Callable[..., Index]) -> None:

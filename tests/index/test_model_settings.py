@@ -22,6 +22,7 @@ from ragpool.index.errors import ModelUnusable
 from ragpool.index.manifest import Manifest, parse_manifest, read_manifest
 from ragpool.index.model_settings import changed, model_settings
 from ragpool.index.models import model_fingerprint, resolve_model
+from ragpool.index.own_rows import check_own_rows, differing_files
 from ragpool.index.staging import STAGING
 from ragpool.index.store import open_index
 
@@ -80,6 +81,9 @@ def test_a_copy_of_the_packaged_model_is_the_same(tmp_path: Path) -> None:
     fields = json.loads((copy / "config.json").read_text())
     (copy / "config.json").unlink()
     (copy / "config.json").write_text(json.dumps({**fields, "_name_or_path": "elsewhere"}, indent=4))
+    modules = json.loads((copy / "modules.json").read_text())
+    (copy / "modules.json").unlink()
+    (copy / "modules.json").write_text(json.dumps(modules))
     assert model_settings(copy) == model_settings(packaged)
     assert {"modules.json", "tokenizer.json", "1_Pooling/config.json"} <= model_settings(packaged).keys()
 
@@ -102,17 +106,36 @@ def index(model: Path, jsonl: Jsonl, tmp_path: Path) -> Manifest:
     return build_index([jsonl(ROWS)], tmp_path / "out", options(model)).manifest
 
 
-@pytest.mark.parametrize(("changing", "name"), CHANGES)
-def test_an_index_is_not_served_by_its_model_changed(
-    model: Path, index: Manifest, changing: Callable[[Path], None], name: str
-) -> None:
-    assert load_index_encoder(index, "cpu", backend="torch").model == str(model)
-    changing(model)
-    sentence = f"the index was built with the model {model}, and {model} is another one here"
-    with pytest.raises(ModelUnusable) as caught:
-        load_index_encoder(index, "cpu", backend="torch")
-    assert str(caught.value) == f"{sentence}: of the same weights, but {name} differs"
+def test_an_index_is_not_served_by_a_model_that_gives_other_vectors(model: Path, index: Manifest, tmp_path: Path) -> None:
+    cls_pooling(model)
     assert model_fingerprint(model) == index.model.sha256
+    with open_index(tmp_path / "out") as opened:
+        encoder = load_index_encoder(index, "cpu", backend="torch")
+        for refuse in (lambda: check_own_rows(opened, encoder), lambda: verify_search(opened)):
+            with pytest.raises(ModelUnusable) as caught:
+                refuse()
+            assert str(caught.value) == (
+                f"the index {opened.path} was built with the model {model}, and {model} is another one here: "
+                "of the same weights, but 1_Pooling/config.json differs"
+            )
+
+
+def test_a_model_that_gives_the_same_vectors_is_served_whatever_its_files_say(
+    model: Path, index: Manifest, tmp_path: Path
+) -> None:
+    """Another release of the library writes them anew when it saves a model."""
+    other_words(model)
+    with open_index(tmp_path / "out") as opened:
+        encoder = load_index_encoder(index, "cpu", backend="torch")
+        check_own_rows(opened, encoder)
+        assert differing_files(opened, encoder) == ["tokenizer.json"]
+        assert "finds itself" in verify_search(opened).found
+
+
+def test_a_model_that_reads_less_of_a_text_is_another_one(model: Path, index: Manifest) -> None:
+    shorter(model)
+    with pytest.raises(ModelUnusable, match=f"reading {index.max_length} tokens of a text, and {model} reads 8 here"):
+        load_index_encoder(index, "cpu", backend="torch")
 
 
 def test_an_index_of_a_version_that_did_not_look_is_served(index: Manifest) -> None:
