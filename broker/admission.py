@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..wire.errors import BadRequest, NoWorkers, Overloaded, RagpoolError, TooLarge
 from ..wire.messages import SEARCH, SEARCH_VECTOR, WORKER_OPS, Limits, Request
+from ..wire.record import record
 from .request_queue import RequestQueue
 
 PRIORITY_MAX = 100
@@ -15,7 +14,7 @@ RETRY_AFTER_MAX_S = 5.0
 NEEDS_TOP_K = frozenset({SEARCH, SEARCH_VECTOR})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Load:
     """What the pool has to do and can do, at this moment. `rate` is cost a second, 0 while nothing was measured."""
 
@@ -37,7 +36,7 @@ class Load:
         return self.queued_cost / self.rate if self.rate > 0.0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bounds:
     limits: Limits = Limits()
     queue_max: int = 4096

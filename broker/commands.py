@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Union
 
 from ..wire.errors import Overloaded, RagpoolError
 from ..wire.messages import Failure, Record, Request
+from ..wire.record import record
 
 CLIENT = "client"
 WORKER = "worker"
 PARENT = "parent"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToClient:
     """Send one record to a client; the edge may pack several of one kind into one message."""
 
@@ -21,13 +21,13 @@ class ToClient:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToWorker:
     peer: bytes
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dispatch:
     """Send these requests to a worker, in one message."""
 
@@ -35,12 +35,12 @@ class Dispatch:
     requests: tuple[Request, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToParent:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AnswerStatus:
     """A client asked for the status: the edge adds what only it knows and replies."""
 

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 
 import zmq
 
-RETRY_S = 0.02
+from ..wire import multipart
 
-_NO_WAIT = int(zmq.DONTWAIT)
-_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
-"""As plain integers: arithmetic with the enumeration takes longer than sending does."""
+RETRY_S = 0.02
 
 
 class Outbox:
@@ -70,9 +68,7 @@ class Outbox:
     def _try(self, message: list[bytes]) -> bool | None:
         """True sent, None its pipe is full, False nobody is there."""
         try:
-            for frame in message[:-1]:
-                self._socket.send(frame, _MORE)
-            self._socket.send(message[-1], _NO_WAIT)
+            multipart.send(self._socket, message)
             return True
         except zmq.Again:
             return None

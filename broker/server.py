@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-from ..wire import codec
+from ..wire import codec, multipart
 from ..wire.codec import ITEMS_MAX
 from ..wire.errors import ProtocolError, RagpoolError, VersionMismatch
 from ..wire.messages import (
@@ -93,7 +93,7 @@ class Server:
         now = time.monotonic()
         for _ in range(BURST):
             try:
-                frames = router.recv_multipart(zmq.DONTWAIT)
+                frames = multipart.receive(router)
             except zmq.Again:
                 return
             take(frames, now)
@@ -192,7 +192,7 @@ class Server:
 
     def _answer_admin(self, peer: bytes, record: AdminReply | Failure) -> None:
         try:
-            self._sockets.admin.send_multipart([peer, *codec.encode(record)], zmq.DONTWAIT)
+            multipart.send(self._sockets.admin, [peer, *codec.encode(record)])
         except zmq.ZMQError:
             return  # whoever asked is gone, or does not read: nothing waits for an operator's terminal
 

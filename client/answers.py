@@ -31,17 +31,16 @@ def _hits(chunk: Chunk, reply: Reply) -> Part:
     truncated = frozenset(reply.truncated)
     return [
         Hits(
-            (_hit(score, passage) for score, passage in zip(scores, passages, strict=True)),
+            [
+                Hit(passage["id"], score, passage["text"], passage.get("title", ""), passage.get("metadata", {}))
+                for score, passage in zip(scores, passages, strict=True)
+            ],
             reply.index_version,
             reply.timings_ms,
             position in truncated,
         )
         for position, (scores, passages) in enumerate(results)
     ]
-
-
-def _hit(score: float, passage: dict[str, Any]) -> Hit:
-    return Hit(passage["id"], score, passage["text"], passage.get("title", ""), passage.get("metadata", {}))
 
 
 def _vectors(chunk: Chunk, reply: Reply) -> Part:

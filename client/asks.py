@@ -6,11 +6,11 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..wire import bodies, messages
 from ..wire.errors import BadRequest
+from ..wire.record import record
 from . import answers
 from .chunks import NOUNS, Chunk, plan
 from .hit import Hits, Passage
@@ -28,7 +28,7 @@ _ADDRESS = re.compile(r"tcp://[^\s/]+:[0-9]{1,5}|(?:ipc|inproc)://\S.*", re.DOTA
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ask(Generic[T]):
     """One call: what to ask, and how the parts of the answer become one."""
 
@@ -36,7 +36,7 @@ class Ask(Generic[T]):
     join: Callable[[list[Any]], T]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """How a client was made: its address and its timeouts in seconds."""
 

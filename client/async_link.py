@@ -12,6 +12,7 @@ from random import Random
 
 import zmq
 
+from ..wire import multipart
 from ..wire.errors import BrokerUnreachable, RemoteFailure
 from .asks import Options
 from .calls import Call, Calls, Done
@@ -84,7 +85,7 @@ class AsyncLink:
         now = self.loop.time()
         for _ in range(MESSAGES_A_TURN):
             try:
-                frames = self._dealer.recv_multipart(zmq.DONTWAIT)
+                frames = multipart.receive(self._dealer)
             except zmq.Again:
                 return
             self._calls.receive(frames, now)
@@ -97,7 +98,7 @@ class AsyncLink:
             elif isinstance(effect, OpenSocket):
                 refusal = self._reopen()
             elif self._dealer is not None:
-                self._dealer.send_multipart(effect.frames, zmq.DONTWAIT)
+                multipart.send(self._dealer, effect.frames)
         if refusal is not None:
             self._calls.refuse(refusal, now)
             self._perform(now)

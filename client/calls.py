@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Union
 
 from ..wire.errors import BadRequest, PoisonRequest, ProtocolError, RagpoolError, RemoteFailure, TooLarge, error_from_code
 from ..wire.messages import Reply
+from ..wire.record import record
 from ..wire.retries import TRIES_MAX, pause_s
 from . import answers
 from .asks import Ask
@@ -55,7 +55,7 @@ class Call:
         self.error, self.done = error, True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Done:
     """`call` has its result or its error."""
 

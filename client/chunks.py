@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from ..wire import bodies, messages
 from ..wire.errors import BadRequest, RagpoolError, TooLarge
 from ..wire.messages import Limits, Request
+from ..wire.record import record
 
 CHUNK_ITEMS = 32
 """Items in one wire request: enough for a good batch, few enough that one call of thousands spreads over every worker."""
@@ -30,7 +31,7 @@ NOUNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chunk:
     """What one wire request asks. `items`: texts, ids, or vectors as float32 bytes; `start`: the place of the first in its call.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ..wire.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Hit:
     """One passage that answers a query. `score`: the inner product of query and passage, higher is nearer."""
 
@@ -18,7 +20,7 @@ class Hit:
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Passage:
     """One passage of the corpus, as it was indexed."""
 

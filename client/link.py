@@ -17,6 +17,7 @@ from random import Random
 
 import zmq
 
+from ..wire import multipart
 from ..wire.errors import BrokerUnreachable, ClientClosed, RemoteFailure
 from .asks import Options
 from .calls import Call, Calls, Done
@@ -139,7 +140,7 @@ class Link:
         now = time.monotonic()
         for _ in range(MESSAGES_A_TURN):
             try:
-                frames = self._dealer.recv_multipart(zmq.DONTWAIT)
+                frames = multipart.receive(self._dealer)
             except zmq.Again:
                 return
             self._calls.receive(frames, now)
@@ -161,7 +162,7 @@ class Link:
             elif isinstance(effect, OpenSocket):
                 refusal = self._reopen()
             elif self._dealer is not None:
-                self._dealer.send_multipart(effect.frames, zmq.DONTWAIT)
+                multipart.send(self._dealer, effect.frames)
         if refusal is not None:
             self._calls.refuse(refusal, now)
             self._perform(now)

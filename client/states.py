@@ -8,6 +8,7 @@ from typing import Union
 
 from ..wire.errors import RagpoolError
 from ..wire.messages import Reply
+from ..wire.record import record
 
 
 class State(Enum):
@@ -40,23 +41,23 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 """Every legal change of state. docs/protocol.md shows the same as a table."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenSocket:
     """Close the socket there is, at once (LINGER 0), and connect a fresh one: it gets a routing id of its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Send:
     frames: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resolve:
     id: bytes
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fail:
     id: bytes
     error: RagpoolError

@@ -14,11 +14,11 @@ A passage is the map {id, title, text, metadata}. Rows are little-endian float32
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import codec, messages
 from .errors import BadRequest, ProtocolError, TooLarge
+from .record import record
 
 QUERY = "query"
 PASSAGE = "passage"
@@ -26,9 +26,11 @@ PASSAGE = "passage"
 _KEY_RESULTS = codec.pack("results")
 _KEY_SCORES = codec.pack("scores")
 _KEY_PASSAGES = codec.pack("passages")
+_NUMBERS = frozenset({int, float})
+_NOTHING: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Work:
     """The decoded body of a request: exactly one of `texts`, `vectors`, `ids` is filled."""
 
@@ -39,7 +41,7 @@ class Work:
     ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RawHits:
     """Hits of one query as they leave the store: passages are MessagePack maps already."""
 
@@ -154,9 +156,9 @@ def decode_results(body: bytes) -> list[tuple[list[float], list[dict[str, Any]]]
     decoded = []
     for result in results:
         scores, passages = _list(result, "scores"), _list(result, "passages")
-        if len(scores) != len(passages) or any(type(score) not in (int, float) for score in scores):
+        if len(scores) != len(passages) or not _NUMBERS.issuperset(map(type, scores)):
             raise ProtocolError("a result does not pair each passage with a score")
-        decoded.append(([float(score) for score in scores], [check_passage(passage) for passage in passages]))
+        decoded.append((list(map(float, scores)), list(map(check_passage, passages))))
     return decoded
 
 
@@ -189,12 +191,8 @@ def _list(fields: Any, name: str) -> list[Any]:
 
 def check_passage(passage: Any) -> dict[str, Any]:
     """A passage map as the store wrote it; raises `ProtocolError` for anything else."""
-    if (
-        type(passage) is not dict
-        or type(passage.get("id")) is not str
-        or type(passage.get("text")) is not str
-        or type(passage.get("title", "")) is not str
-        or type(passage.get("metadata", {})) is not dict
-    ):
-        raise ProtocolError("a passage is not a map of id, title, text and metadata")
-    return passage
+    if type(passage) is dict:
+        get = passage.get
+        if type(get("id")) is type(get("text")) is type(get("title", "")) is str and type(get("metadata", _NOTHING)) is dict:
+            return passage
+    raise ProtocolError("a passage is not a map of id, title, text and metadata")

@@ -133,7 +133,7 @@ def encode_many(records: Sequence[Record]) -> list[bytes]:
 def encode_item(record: Record) -> tuple[bytes, bytes, bytes]:
     """The `id, header, body` of one item."""
     schema = SCHEMAS[type(record)]
-    fields = dataclasses.asdict(record) if schema.nests else {field.name: getattr(record, field.name) for field in schema.fields}
+    fields = dataclasses.asdict(record) if schema.nests else {name: getattr(record, name) for name in schema.names}
     header = msgpack.packb(fields) if fields else _EMPTY_HEADER
     identity: bytes = record.id if schema.has_id else b""  # type: ignore[union-attr]
     body: bytes = record.body if schema.has_body else b""  # type: ignore[union-attr]
@@ -180,9 +180,8 @@ def decode_datagram(data: bytes, allowed: Collection[bytes]) -> Decoded:
 
 
 def _decode_item(schema: Schema, identity: Buffer, header: Buffer, body: Buffer) -> Decoded:
-    identity = bytes(identity[: ID_BYTES + 1])
-    known = identity if len(identity) == ID_BYTES else b""
-    if schema.has_id and not known and not (schema.cls is messages.Failure and not identity):
+    known = bytes(identity) if len(identity) == ID_BYTES else b""
+    if schema.has_id and not known and (len(identity) or schema.cls is not messages.Failure):
         return Malformed(b"", f"an id has {ID_BYTES} bytes")
     if len(header) > HEADER_MAX_BYTES:
         return Malformed(known, f"a header has at most {HEADER_MAX_BYTES} bytes")

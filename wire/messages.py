@@ -7,8 +7,10 @@ a clock reading: two hosts share no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Union
+
+from .record import record
 
 TIMINGS_MAX = 32
 PROTOCOL_VERSION = 1
@@ -27,7 +29,7 @@ WORKER_OPS = frozenset({SEARCH, SEARCH_VECTOR, EMBED, FETCH})
 """Operations that a worker runs; `status` the broker answers by itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """What the broker accepts, told in WELCOME. A client raises `TooLarge` itself, before it sends."""
 
@@ -40,7 +42,7 @@ class Limits:
 # ---- sessions ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hello:
     """A client opens a session. `items_max`: how many items it takes in one message; 1 unless it says more."""
 
@@ -48,7 +50,7 @@ class Hello:
     items_max: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Welcome:
     """The broker opens a session. A new `epoch` means another incarnation of the broker: what was pending is unknown to it."""
 
@@ -61,24 +63,24 @@ class Welcome:
     """Requests that one session may have unanswered at a time; more are refused as overloaded."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ping:
     """Are you there? The broker's own carries its epoch."""
 
     epoch: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pong:
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unknown:
     """The broker does not know this peer: say HELLO or REGISTER (again)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bye:
     """This peer leaves; nothing more will come from it."""
 
@@ -86,7 +88,7 @@ class Bye:
 # ---- requests ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """One unit of work. The broker reads everything but `body`."""
 
@@ -102,7 +104,7 @@ class Request:
     body: bytes = EMPTY_BODY
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """The answer to one request. `cost` is the true one, in tokens; `truncated` lists positions of cut queries.
 
@@ -117,7 +119,7 @@ class Reply:
     body: bytes = EMPTY_BODY
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failure:
     """A request that failed, as `code` of the error tree and one sentence. An empty id answers a message that had none."""
 
@@ -127,7 +129,7 @@ class Failure:
     retry_after_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel:
     """Nobody waits for this request any more."""
 
@@ -137,7 +139,7 @@ class Cancel:
 # ---- workers -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gone:
     """This incarnation ended. `blame`: it ended by itself; `running`: what it ran at that moment. A parent tells its own broker;
     of other hosts it rides in the registration of the worker that follows."""
@@ -148,7 +150,7 @@ class Gone:
     running: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Register:
     """A worker joins, or joins again. `running` lists the requests that it still holds, `max_batch` the items it likes best,
     `items_max` how many requests it takes in one message, `previous` how those before it in its slot ended, newest first.
@@ -175,7 +177,7 @@ class Register:
     previous: tuple[Gone, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Heartbeat:
     """A worker lives. `received` counts the requests it got in this session, `holding` lists those it has not answered,
     `batch_age_ms` is the age of its oldest running batch (0: idle), stamped by the thread that runs it."""
@@ -186,7 +188,7 @@ class Heartbeat:
     holding: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drain:
     """Finish what you hold, then exit: for good, or (`again`) to be started again, uncounted."""
 
@@ -196,7 +198,7 @@ class Drain:
 # ---- the channel between parent and broker -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SlotBrief:
     """What the broker needs to know of a slot: whether capacity may come, and when (`wait_s` from now)."""
 
@@ -207,7 +209,7 @@ class SlotBrief:
     wait_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rollout:
     """The parent's last reload of the index, or restart of all workers. `ticket`: of the command that asked for it. `kind`:
     reload or restart; `state`: loading, replacing, done or failed, "" where there was none; `told`: one sentence. `index`: the
@@ -223,7 +225,7 @@ class Rollout:
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Slots:
     """Parent to broker: all slots as they are now; a number that comes twice has two processes, of which the first serves.
     `trouble`: what the parent cannot do, such as write to a full disk."""
@@ -233,7 +235,7 @@ class Slots:
     rollout: Rollout = Rollout()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Serving:
     """Broker to parent: the sockets are bound."""
 
@@ -241,12 +243,12 @@ class Serving:
     backend: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drained:
     """Broker to parent: draining, and nothing is pending any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Control:
     """Broker to parent: an operator's command ("stop", ...) with its argument. `ticket`: by which its outcome is found again."""
 
@@ -258,20 +260,20 @@ class Control:
 # ---- the admin socket ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AdminRequest:
     id: bytes
     command: str
     argument: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AdminReply:
     id: bytes
     body: bytes = EMPTY_BODY
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Malformed:
     """Never sent: what the codec makes of one bad item, so that its neighbours in the message are served."""
 

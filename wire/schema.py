@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import messages
 from .errors import ProtocolError
@@ -25,10 +25,10 @@ Check = Callable[[Any], Any]
 """A value as it came to one of its field's type; raises `ValueError` with what it wants."""
 
 _ABSENT = object()
+_FLOATS = {float}
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A header field. A value that is exactly a `plain` needs no look at it; any other goes through `check`."""
 
     name: str
@@ -42,6 +42,7 @@ class Schema:
 
     cls: type[Any]
     fields: tuple[Field, ...]
+    names: tuple[str, ...]
     required: tuple[str, ...]
     has_id: bool
     has_body: bool
@@ -50,15 +51,15 @@ class Schema:
     def checked(self, header: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that `header` has; others in it are ignored. Raises `ProtocolError`."""
         values = {}
-        for field in self.fields:
-            value = header.get(field.name, _ABSENT)
-            if type(value) is field.plain:
-                values[field.name] = value
+        for name, plain, check in self.fields:
+            value = header.get(name, _ABSENT)
+            if type(value) is plain:
+                values[name] = value
             elif value is not _ABSENT:
                 try:
-                    values[field.name] = field.check(value)
+                    values[name] = check(value)
                 except ValueError as error:
-                    raise ProtocolError(f"{field.name} {error}") from None
+                    raise ProtocolError(f"{name} {error}") from None
         return values
 
     def missing(self, values: Mapping[str, Any]) -> str | None:
@@ -103,6 +104,8 @@ def _timings(value: Any) -> dict[str, float]:
     for name in value:
         if type(name) is not str:
             raise ValueError(f"wants str, not {type(name).__name__}")
+    if set(map(type, value.values())) == _FLOATS and math.isfinite(sum(value.values())):
+        return value
     return {name: _finite(ms) for name, ms in value.items()}
 
 
@@ -148,6 +151,7 @@ def _schema(cls: type[Any], checks: Mapping[str, Check]) -> Schema:
     return Schema(
         cls,
         tuple(Field(name, _PLAIN.get(kind), checks[kind]) for name, kind in types.items()),
+        tuple(types),
         tuple(name for name in no_default if name != "id"),
         "id" in declared,
         "body" in declared,

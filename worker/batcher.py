@@ -7,15 +7,15 @@ passed by shorter ones, but moves up with every batch: the one at place p runs w
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from ..wire.bodies import Work
 from ..wire.messages import Request
+from ..wire.record import record
 
 BYTES_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """A request with its decoded body."""
 
@@ -28,7 +28,7 @@ class Job:
         return sum(1 + len(text) // BYTES_PER_TOKEN for text in self.work.texts)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Budget:
     """The most that one batch takes: items (queries, vectors or ids), and tokens of text."""
 

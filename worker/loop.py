@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import zmq
 
-from ..wire import codec
+from ..wire import codec, multipart
 from ..wire.errors import ProtocolError, VersionMismatch
 from ..wire.messages import TO_WORKER, Decoded, Malformed, Register, Request
 from ..wire.progress import ProgressWriter, SharedBuffer, read_progress, stamp_beat
@@ -97,7 +97,7 @@ class Loop:
         current = self._socket
         while current is not None and current is self._socket and self._exit is None:
             try:
-                frames = current.recv_multipart(zmq.DONTWAIT)
+                frames = multipart.receive(current)
             except zmq.Again:
                 return
             try:
@@ -146,7 +146,7 @@ class Loop:
     def _send(self, frames: list[bytes]) -> None:
         if self._socket is not None:
             try:
-                self._socket.send_multipart(frames, zmq.DONTWAIT)
+                multipart.send(self._socket, frames)
             except zmq.Again:
                 log.warning("the broker takes nothing more; it will ask again for what was lost")
 

@@ -24,6 +24,7 @@ from ..wire.bodies import decode_work
 from ..wire.errors import RagpoolError, RemoteFailure
 from ..wire.messages import Failure, Limits, Register, Reply, Request
 from ..wire.progress import ProgressWriter
+from ..wire.record import record
 from . import faults
 from .batcher import Budget, Job, next_batch
 from .in_flight import InFlight
@@ -48,7 +49,7 @@ class Runner(Protocol):
     def stream(self) -> AbstractContextManager[Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loaded:
     """What loading gives: who we are now, how to run batches, how large they may be, and how many run on the device at a time.
 
@@ -71,7 +72,7 @@ class Batch:
     made: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """This thread cannot go on; the process exits with `code`."""
 

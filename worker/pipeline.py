@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..index.streams import own_stream
 from ..wire.bodies import PASSAGE, RawHits, passages_body, results_body, vectors_body
 from ..wire.errors import BadRequest, RagpoolError, TooLarge
 from ..wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply
+from ..wire.record import record
 from .batcher import Job
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Passages(Protocol):
     def find(self, passage_id: str) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Encodings:
     """Vectors float32 (n, dim) of the distinct texts of a batch, their places, true costs in tokens, and which were cut."""
 
@@ -61,7 +61,7 @@ class Encodings:
         return [self.place[key] for key in _keys(job)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prepared:
     """`sound` jobs and the answers to the others; the tokens of the distinct texts of each kind, and their places."""
 
@@ -72,7 +72,7 @@ class Prepared:
     ms: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Computed:
     """What the device made of it; `found`: scores and rows of each query of a job, by its id."""
 

@@ -7,11 +7,12 @@ was silent for `SILENCE_MAX_S`. What we hold goes on being computed meanwhile; a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Union
 
 from ..wire import exit_codes, messages
 from ..wire.messages import Decoded, Drain, Failure, Heartbeat, Limits, Record, Register, Reply, Request
+from ..wire.record import record
 
 LOADING = "loading"
 READY = "ready"
@@ -30,19 +31,19 @@ FAREWELL_S = 2.0
 """How long a drained worker waits for a broker that does not confirm before it leaves all the same."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenSocket:
     """Close the socket there is, without lingering, and connect a fresh one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Send:
     """One message with these records, all of one kind."""
 
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """Requests to work on; they are ours until `answered`."""
 
@@ -50,7 +51,7 @@ class Run:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exit:
     """Leave with this code. `sentence` is for the operator, empty where all is well."""
 
