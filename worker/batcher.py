@@ -22,18 +22,19 @@ class Job:
     request: Request
     work: Work
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that its texts make, estimated from their length."""
-        return sum(1 + len(text) // BYTES_PER_TOKEN for text in self.work.texts)
-
 
 @record
 class Budget:
-    """The most that one batch takes: items (queries, vectors or ids), and tokens of text."""
+    """The most that one batch takes: items (queries, vectors or ids), and tokens of text, of which the model reads `text_tokens`
+    of one text at the most."""
 
     items: int
     tokens: int
+    text_tokens: int
+
+    def tokens_of(self, job: Job) -> int:
+        """Tokens that the texts of `job` make, estimated from their length in UTF-8."""
+        return sum(min(self.text_tokens, 1 + _bytes(text) // BYTES_PER_TOKEN) for text in job.work.texts)
 
 
 def next_batch(waiting: deque[Job], budget: Budget) -> list[Job]:
@@ -43,7 +44,7 @@ def next_batch(waiting: deque[Job], budget: Budget) -> list[Job]:
     items = tokens = 0
     while waiting and items < budget.items and tokens < budget.tokens:
         job = waiting.popleft()
-        its_tokens = job.tokens
+        its_tokens = budget.tokens_of(job)
         if batch and (items + job.request.items > budget.items or tokens + its_tokens > budget.tokens):
             passed.append(job)
             continue
@@ -52,3 +53,7 @@ def next_batch(waiting: deque[Job], budget: Budget) -> list[Job]:
         batch.append(job)
     waiting.extendleft(reversed(passed))
     return batch
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

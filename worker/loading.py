@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 from ..conf import devices
 from ..conf.settings import ConfigurationError, Settings
 from ..index.calibration import Choice
-from ..wire.bodies import Work
-from ..wire.errors import RagpoolError
-from ..wire.messages import SEARCH, Failure, Limits, Register, Request
+from ..wire.messages import Register
 from ..wire.progress import ProgressWriter
-from .batcher import Budget, Job
+from .batcher import Budget
 from .owner import Loaded
 from .pipeline import Pipeline
 
@@ -32,8 +30,6 @@ BATCH_ON_CUDA = 256
 
 TOKENS_ON_CPU = 2_048
 """A larger batch gains a CPU nothing, and would hold the short texts in it for as long as the long ones take."""
-
-WARM_UP = "what is the first question"
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +75,7 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
     on_cuda = device.startswith("cuda")
     items = settings.worker.max_batch or best_batch(encoder.choice, encoder.backend, device)
     pipeline = Pipeline(encoder, engine, index.passages, manifest.version)
-    warm_up(pipeline)
+    pipeline.warm_up()
     check_fits(index, encoder, settings)
     log.info(
         "ready on %s after %.1f s: %s by %s in %s, batches of up to %d, %s engine, %d passages",
@@ -103,7 +99,7 @@ def load(settings: Settings, device: str, info: Register, version: str, progress
         max_batch=items,
     )
     tokens = settings.worker.max_batch_tokens if on_cuda else min(settings.worker.max_batch_tokens, TOKENS_ON_CPU)
-    return Loaded(known, pipeline, Budget(items, tokens), (settings.worker.streams or 1) if on_cuda else 0)
+    return Loaded(known, pipeline, Budget(items, tokens, encoder.max_length), (settings.worker.streams or 1) if on_cuda else 0)
 
 
 def best_batch(choice: Choice | None, backend: str, device: str) -> int:
@@ -129,11 +125,3 @@ def check_honoured(settings: Settings) -> None:
     """What is asked for and not built is refused, never passed over. Raises `ConfigurationError`."""
     if not settings.index.path:
         raise ConfigurationError("no index: set index.path, or say --index DIR")
-
-
-def warm_up(pipeline: Pipeline) -> None:
-    """One real search; raises what it failed with."""
-    request = Request(id=bytes(16), op=SEARCH, items=1, top_k=1)
-    (answer,) = pipeline.run([Job(request, Work(texts=(WARM_UP,)))], Limits())
-    if isinstance(answer, Failure):
-        raise RagpoolError(f"the warm-up query failed: {answer.message}")

@@ -15,8 +15,9 @@ from ..wire import codec, multipart
 from ..wire.errors import ProtocolError, VersionMismatch
 from ..wire.messages import TO_WORKER, Decoded, Malformed, Register, Request
 from ..wire.progress import ProgressWriter, SharedBuffer, read_progress, stamp_beat
-from .owner import Ended, Loaded, Owner
+from .owner import Loaded, Owner
 from .session import Command, Exit, OpenSocket, Run, Send, Session
+from .stages import Ended
 
 FAREWELL_MS = 500
 """How long the last answers may take to leave with a process that drains."""

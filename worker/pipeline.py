@@ -13,17 +13,18 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..index.streams import own_stream
-from ..wire.bodies import PASSAGE, RawHits, passages_body, results_body, vectors_body
+from ..wire.bodies import PASSAGE, RawHits, Work, passages_body, results_body, vectors_body
 from ..wire.errors import BadRequest, RagpoolError, TooLarge
-from ..wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply
+from ..wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply, Request
 from ..wire.record import record
 from .batcher import Job
+from .stages import Answer
 
 if TYPE_CHECKING:
     from ..index.encoder import Encoder
@@ -37,7 +38,7 @@ Floats = NDArray[np.float32]
 Found = tuple[list[float], list[int]]
 """Scores and rows of one query, best first."""
 
-Answer = Union[Reply, Failure]
+WARM_UP = "what is the first question"
 
 
 class Passages(Protocol):
@@ -107,7 +108,14 @@ class Pipeline:
 
     def stream(self) -> AbstractContextManager[Any]:
         """For as long as a thread computes."""
-        return own_stream(self._engine.device)
+        return own_stream(self._encoder.device)
+
+    def warm_up(self) -> None:
+        """One real search; raises what it failed with."""
+        request = Request(id=bytes(16), op=SEARCH, items=1, top_k=1)
+        (answer,) = self.run([Job(request, Work(texts=(WARM_UP,)))], Limits())
+        if isinstance(answer, Failure):
+            raise RagpoolError(f"the warm-up query failed: {answer.message}")
 
     def run(self, jobs: Sequence[Job], limits: Limits) -> list[Answer]:
         """One answer a job, in any order. Raises what the device raises; then no job was answered."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import pytest
@@ -15,12 +16,13 @@ from ragpool.wire.messages import SEARCH, Failure, Limits, Register, Reply, Requ
 from ragpool.wire.progress import SIZE, ProgressWriter, read_progress
 from ragpool.worker.batcher import Budget, Job
 from ragpool.worker.in_flight import InFlight
-from ragpool.worker.owner import Ended, Loaded, Owner
+from ragpool.worker.owner import Loaded, Owner
+from ragpool.worker.stages import Ended
 
 DEADLINE_S = 10.0
 
 
-class Stages:
+class Made:
     """A runner whose work is `run`, between a stage before and one after it."""
 
     def prepare(self, jobs: Sequence[Job]) -> list[Job]:
@@ -35,8 +37,11 @@ class Stages:
     def stream(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def warm_up(self) -> None:
+        pass
 
-class NarrowRunner(Stages):
+
+class NarrowRunner(Made):
     """Runs out of memory with more than `fits` requests at a time."""
 
     def __init__(self, fits: int) -> None:
@@ -50,7 +55,7 @@ class NarrowRunner(Stages):
         return [Reply(job.request.id) for job in jobs]
 
 
-class BrokenRunner(Stages):
+class BrokenRunner(Made):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
@@ -58,7 +63,7 @@ class BrokenRunner(Stages):
         raise self.error
 
 
-class WatchedRunner(Stages):
+class WatchedRunner(Made):
     """Looks at what the progress buffer says while it runs."""
 
     def __init__(self, buffer: bytearray) -> None:
@@ -98,7 +103,7 @@ def started(streams: int):
 
 def start(streams: int, runner, buffer: bytearray | None = None, most: int = 64) -> tuple[Owner, Listener]:
     listener = Listener()
-    loaded = Loaded(Register("i", "loading"), runner, Budget(most, 10_000), streams)
+    loaded = Loaded(Register("i", "loading"), runner, Budget(most, 10_000, 512), streams)
     owner = Owner(lambda: loaded, ProgressWriter(buffer or bytearray(SIZE)), listener.woken.set)
     return owner, listener
 
@@ -140,7 +145,7 @@ def test_a_defect_fails_its_batch_and_the_next_is_served(started) -> None:
     listener.until(owner, lambda seen: len(answers_of(seen)) == 1)
 
 
-class PickyRunner(Stages):
+class PickyRunner(Made):
     """Serves every request but one, over which the whole batch fails."""
 
     def __init__(self, hated: bytes) -> None:
@@ -173,7 +178,116 @@ def test_a_broken_device_ends_the_process_and_leaves_word_of_what_ran(started) -
     assert not owner.is_alive(), "nothing runs on a broken device"
 
 
-class Streamless(Stages):
+class Attempt:
+    """What a failed attempt had on the device."""
+
+
+class Hoarder(Made):
+    """Fits one request; counts what earlier attempts still hold when the next one begins."""
+
+    def __init__(self) -> None:
+        self.attempts: list[weakref.ref[Attempt]] = []
+        self.alive: list[int] = []
+
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
+        self.alive.append(sum(attempt() is not None for attempt in self.attempts))
+        attempt = Attempt()
+        self.attempts.append(weakref.ref(attempt))
+        if len(jobs) > 1:
+            raise MemoryError("CUDA out of memory")
+        return [Reply(job.request.id) for job in jobs]
+
+
+def test_halves_run_without_what_the_failed_attempt_held(started) -> None:
+    """The exception kept it, at every level: smaller batches had less memory than larger ones."""
+    runner = Hoarder()
+    owner, listener = started(runner)
+    owner.give(requests(8), Limits())
+    owner.start()
+    listener.until(owner, lambda seen: len(answers_of(seen)) == 8)
+    assert runner.alive == [0] * 15
+
+
+class Streams(Made):
+    """Knows on which of its streams it is asked, and what it was asked there first."""
+
+    def __init__(self) -> None:
+        self.local = threading.local()
+        self.opened = 0
+        self.asked: list[tuple[int, str]] = []
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        self.opened += 1
+        self.local.number = self.opened
+        yield
+
+    def warm_up(self) -> None:
+        self.asked.append((self.local.number, "warm-up"))
+
+    def run(self, jobs: Sequence[Job]) -> list[Reply | Failure]:
+        self.asked.append((self.local.number, "batch"))
+        return [Reply(job.request.id) for job in jobs]
+
+
+def test_each_stream_has_answered_a_first_question_before_the_worker_is_ready(streams: int) -> None:
+    runner = Streams()
+    owner, listener = start(streams, runner)
+    owner.start()
+    listener.until(owner, bool)
+    assert sorted(runner.asked) == [(number, "warm-up") for number in range(1, streams + 1)]
+    owner.give(requests(1), Limits())
+    listener.until(owner, answers_of)
+    assert runner.asked[-1][1] == "batch"
+
+
+class Cold(Made):
+    """Loads, and then cannot answer on a stream of its own."""
+
+    def warm_up(self) -> None:
+        raise RuntimeError("CUDA error: out of resources")
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_stream_that_cannot_answer_ends_the_process_before_it_is_ready(streams: int) -> None:
+    owner, listener = start(streams, Cold())
+    owner.start()
+    outcomes = listener.until(owner, lambda seen: any(isinstance(outcome, Ended) for outcome in seen))
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
+    assert outcomes[0].code == exit_codes.CUDA_BROKEN
+    owner.join(DEADLINE_S)
+    assert not owner.is_alive()
+
+
+class Deaf(Listener):
+    """Cannot be woken for answers, as where the wake-up of the I/O thread breaks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def set(self) -> None:
+        self.calls += 1
+        self.woken.set()
+        if self.calls == 2:
+            raise OSError("nobody reads")
+
+
+def test_a_thread_that_fails_between_batches_ends_the_process(streams: int) -> None:
+    """A thread that tells answers died without a word, and the worker hung."""
+    listener = Deaf()
+    loaded = Loaded(Register("i", "loading"), NarrowRunner(fits=8), Budget(8, 10_000, 512), streams)
+    owner = Owner(lambda: loaded, ProgressWriter(bytearray(SIZE)), listener.set)
+    owner.start()
+    listener.until(owner, bool)
+    owner.give(requests(1), Limits())
+    outcomes = listener.until(owner, lambda seen: any(isinstance(outcome, Ended) for outcome in seen))
+    assert outcomes[-1].sentence == "a thread of the device ended: OSError: nobody reads"
+    owner.join(DEADLINE_S)
+    assert not owner.is_alive()
+
+
+class Streamless(Made):
     def stream(self) -> AbstractContextManager[None]:
         raise RuntimeError("CUDA error: out of resources")
 
@@ -213,7 +327,7 @@ def test_what_runs_is_stamped_while_it_runs_and_cleared_after(started) -> None:
     assert read_progress(buffer).running == ()
 
 
-class Rendezvous(Stages):
+class Rendezvous(Made):
     """Computes once `parties` batches are in it together; says what is stamped then."""
 
     def __init__(self, parties: int, buffer: bytearray) -> None:
@@ -240,7 +354,7 @@ def test_all_batches_in_flight_are_stamped_with_the_start_of_the_oldest() -> Non
     assert read_progress(buffer).running == ()
 
 
-class Interlocked(Stages):
+class Interlocked(Made):
     """The second batch is prepared while the first one computes, and the third while the second one is finished: or never."""
 
     def __init__(self) -> None:
@@ -273,7 +387,7 @@ def test_stages_of_different_batches_overlap() -> None:
     assert {type(answer) for answer in answers} == {Reply}
 
 
-class Unready(Stages):
+class Unready(Made):
     """Cannot prepare what is asked second."""
 
     def prepare(self, jobs: Sequence[Job]) -> list[Job]:
