@@ -1,7 +1,11 @@
-"""[GPU] Texts to vectors: the encoder of a worker and of a build. One thread owns it. Never moves to another device by itself."""
+"""[GPU] Texts to vectors: the encoder of a worker and of a build. Never moves to another device by itself.
+
+One thread at a time may tokenize. On a CUDA device several may encode, each on a stream of its own; elsewhere one.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -24,6 +28,8 @@ from .tokens import Tokenized, padded, tokenize
 Kind = Literal["query", "passage"]
 
 MAX_BATCH_TOKENS = 16_384
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,36 +127,62 @@ class SentenceEncoder:
             return Encoded(np.zeros((0, self.dim), dtype=np.float32), [], [])
         with torch.inference_mode():
             if tokenized.texts is not None:
-                vectors = self._by_library(tokenized.texts, tokenized.kind)
+                rows = self._finite(self._by_library(tokenized.texts, tokenized.kind))
             else:
-                vectors = torch.empty((len(lengths), self.dim), dtype=torch.float32, device=self._device)
-                for positions in self._running.passes(lengths, self.max_batch_tokens):
-                    self._embed_into(vectors, tokenized, positions)
-            return Encoded(self._finished(vectors), lengths, tokenized.truncated)
+                rows = self._by_passes(tokenized, lengths)
+        return Encoded(rows, lengths, tokenized.truncated)
 
     def _prefix(self, kind: str) -> str:
         return self.prefixes.query if kind == "query" else self.prefixes.passage
 
-    def _embed_into(self, vectors: torch.Tensor, tokenized: Tokenized, positions: list[int]) -> None:
-        """Fills in the rows at `positions`; in halves, also from then on, where the device has no memory for them at once."""
+    def _by_passes(self, tokenized: Tokenized, lengths: list[int]) -> NDArray[np.float32]:
+        """float32 (n, dim) of all texts, in their order. Where a pass finds no memory on the device, the rest is cut anew."""
+        embedded: list[torch.Tensor] = []
+        order: list[int] = []
+        left = list(range(len(lengths)))
+        while left:
+            for places in self._running.passes([lengths[position] for position in left], self.max_batch_tokens):
+                positions = [left[place] for place in places]
+                found = self._embed_if_it_fits(tokenized, positions)
+                if found is None:
+                    self._narrow(positions, lengths)
+                    break
+                embedded.append(found)
+                order += positions
+            done = set(order)
+            left = [position for position in left if position not in done]
+        rows = np.empty((len(lengths), self.dim), dtype=np.float32)
+        rows[order] = self._finite(torch.cat(embedded))
+        return rows
+
+    def _embed_if_it_fits(self, tokenized: Tokenized, positions: list[int]) -> torch.Tensor | None:
+        """The rows of one pass, on the device; None where it finds no memory. Raises what a text alone fails over."""
         try:
-            features = padded(self._tokenizer, [tokenized.ids[position] for position in positions], self._device)
-            vectors[torch.tensor(positions, device=self._device)] = self._embed(features)
-            return
+            return self._embed(padded(self._tokenizer, [tokenized.ids[position] for position in positions], self._device))
         except torch.cuda.OutOfMemoryError:
             if len(positions) == 1:
                 raise
+            return None
+
+    def _narrow(self, positions: list[int], lengths: list[int]) -> None:
+        """No pass is as large again as the one at `positions`, which found no memory."""
         torch.cuda.empty_cache()
-        self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
-        middle = len(positions) // 2
-        self._embed_into(vectors, tokenized, positions[:middle])
-        self._embed_into(vectors, tokenized, positions[middle:])
+        padded_tokens = len(positions) * max(lengths[position] for position in positions)
+        self.max_batch_tokens = max(1, min(self.max_batch_tokens, padded_tokens) // 2)
+        log.warning(
+            "%s has no memory for %d texts of up to %d tokens: passes of at most %d tokens from now on",
+            self.device,
+            len(positions),
+            padded_tokens // len(positions),
+            self.max_batch_tokens,
+        )
 
     def _embed(self, features: Features) -> torch.Tensor:
         embedding = self._running.run(features)
         return torch.nn.functional.normalize(embedding, dim=1) if self._renormalize else embedding
 
-    def _finished(self, vectors: torch.Tensor) -> NDArray[np.float32]:
+    def _finite(self, vectors: torch.Tensor) -> NDArray[np.float32]:
+        """`vectors` on the host, in one copy."""
         rows: NDArray[np.float32] = vectors.cpu().numpy()
         if not np.isfinite(rows).all():
             raise ModelUnusable(

@@ -23,11 +23,13 @@ FLOAT16_NORM_MAX = 60_000.0
 class Engine(Protocol):
     """Searches `count` rows of `dim` values on `device`. `exact`: the first rows of a search for more are those of a search for
     fewer; other engines look further for more, and may find others. `one_at_a_time`: threads that search must take turns, since
-    the effort of a search or scratch memory on the device is for one."""
+    the effort of a search or scratch memory on the device is for one. `k_max`: the most rows that a search may ask for, where
+    `count` is larger; None for any number."""
 
     name: str
     exact: bool
     one_at_a_time: bool
+    k_max: int | None
     device: str
     count: int
     dim: int
@@ -37,7 +39,7 @@ class Engine(Protocol):
         that does not visit every row may find fewer: the rest are row -1 with the score -inf, and stand last.
 
         `queries` is float32 (n, dim). Best first, equal scores by row number. Raises ValueError for queries of another shape,
-        values that are not finite, or k < 1.
+        values that are not finite, k < 1, or one over `k_max`.
         """
         ...
 

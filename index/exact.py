@@ -39,12 +39,12 @@ class ExactEngine:
     name = "exact"
     exact = True
     one_at_a_time = False
+    k_max: int | None = None
 
     def __init__(self, full: torch.Tensor, product: Product, norms: HalfNorms, alone: Product | None = None) -> None:
         """`alone` multiplies where there is one query only; None: `product` does."""
         self.count, self.dim = full.shape
         self.device = str(product.device)
-        self.product_dtype = str(product.dtype).removeprefix("torch.")
         self.certified = self.rescored = self.scanned = 0
         self._full = full
         self._product = product

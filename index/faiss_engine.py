@@ -58,7 +58,7 @@ class FaissPartEngine:
         self._index = index
         self._facts = facts
         self._refine = refine
-        self._k_max = k_max
+        self.k_max = k_max
         self._parameter = effort_of(index if part is None else part)
         self._lists = lists_of(index if part is None else part)
         self._effort_max = self._lists if k_max is None else min(self._lists, k_max)
@@ -68,12 +68,12 @@ class FaissPartEngine:
         scaled, exponents = scaled_queries(queries, self.dim, k)
         k = min(k, self.count)
         depth = self._depth(k)
-        if self._k_max is not None and depth > self._k_max:
-            if k > self._k_max:
+        if self.k_max is not None and depth > self.k_max:
+            if k > self.k_max:
                 raise ValueError(
-                    f"k is {k}: faiss finds at most {self._k_max} rows on {self.device}; ask for fewer, or search on cpu"
+                    f"k is {k}: faiss finds at most {self.k_max} rows on {self.device}; ask for fewer, or search on cpu"
                 )
-            depth = self._k_max
+            depth = self.k_max
         effort = self._effort(depth)
         scores, rows = self._found(scaled, depth, effort)
         short = np.flatnonzero((rows[:, :k] < 0).any(axis=1)) if self._parameter == PROBES else np.empty(0, np.int64)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .errors import ModelUnusable
+from .errors import DeviceFull, ModelUnusable
 from .hub import model_folder
 from .model_settings import model_settings
 from .models import Prefixes, known_prefixes, model_fingerprint, recorded_name
@@ -52,10 +52,14 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 
 def load_model(name: str, device: torch.device, dtype: str, normalize: bool | None = None) -> LoadedModel:
-    """The model `name` on `device`; `normalize` None = as the model's own configuration says. Raises `ModelUnusable`."""
+    """The model `name` on `device`; `normalize` None = as the model's own configuration says. Raises `ModelUnusable`, and
+    `DeviceFull` where it finds no room now."""
     folder, recorded = model_folder(name), recorded_name(name)
-    model = _load(name, folder, device)
-    model.eval().to(dtype=DTYPES[dtype])
+    try:
+        model = _load(name, folder, device)
+        model.eval().to(dtype=DTYPES[dtype])
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceFull(f"the model {name} finds no room on {device} now: {first_line(error)}") from None
     itself = any(type(module).__name__ == "Normalize" for module in model)
     max_length = _max_length(model)
     dim = model.get_embedding_dimension() if hasattr(model, "get_embedding_dimension") else None
@@ -83,8 +87,8 @@ def _load(name: str, folder: str, device: torch.device) -> Any:
             from sentence_transformers import SentenceTransformer
 
             model = SentenceTransformer(folder, device=str(device), local_files_only=True)
-        except torch.cuda.OutOfMemoryError as error:
-            raise ModelUnusable(f"the model {name} does not fit on {device}: {first_line(error)}") from None
+        except torch.cuda.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever a library makes of files that are no model
             raise ModelUnusable(f"the model {name} cannot be loaded: {first_line(error)}") from None
     card: Any = getattr(model, "model_card_data", None)

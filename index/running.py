@@ -1,4 +1,4 @@
-"""[GPU] The backends as one thing: token tensors of a batch in, its vectors out. One thread owns each; none lets threads spin."""
+"""[GPU] The backends as one thing: token tensors of a batch in, its vectors out. Threads as of `encoder`."""
 
 from __future__ import annotations
 

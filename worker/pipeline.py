@@ -164,6 +164,9 @@ class Pipeline:
                 return BadRequest(f"the vectors have {work.dim} dimensions, the index has {self._engine.dim}")
             if not np.isfinite(_rows(job)).all():
                 return BadRequest("the vectors hold values that are not finite")
+        k_max = self._engine.k_max
+        if k_max is not None and min(job.request.top_k, self._engine.count) > k_max:
+            return BadRequest(f"top_k is {job.request.top_k}; this index gives at most {k_max} passages on {self._engine.device}")
         if job.request.op == FETCH:
             for position, passage_id in enumerate(work.ids):
                 if self._passages.find(passage_id) is None:

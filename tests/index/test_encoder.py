@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ragpool.conf.settings import ConfigurationError
 from ragpool.index.build import Built
 from ragpool.index.encoder import SentenceEncoder, load_encoder, load_index_encoder
-from ragpool.index.errors import DeviceUnavailable, ModelUnusable
+from ragpool.index.errors import DeviceFull, DeviceUnavailable, ModelUnusable
 from ragpool.index.manifest import Manifest
 from ragpool.index.models import Prefixes, known_prefixes, model_fingerprint, resolve_model
-from ragpool.index.tokens import even_batches, padded_batches
+from ragpool.index.tokens import Tokenized, even_batches, padded_batches
 from ragpool.index.unpadded import RunningUnpadded
 
 TEXTS = ["short", "", "a longer one about " + "dogs and cats " * 30, "word " * 600, "Ünïcödé ✓ 漢字", "of middling length"]
@@ -65,34 +65,81 @@ def test_half_precision_stays_of_length_one() -> None:
     assert encoder.dtype == "bfloat16"
 
 
-def test_out_of_memory_halves_the_batch(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, embed, sizes = encoder.encode(TEXTS).vectors, encoder._embed, []
+class Cramped:
+    """A device that has memory for passes of `fits` padded tokens; the first value of a row is the first token of its text."""
 
-    def cramped(features: dict[str, Any]) -> torch.Tensor:
-        sizes.append(len(features["input_ids"]))
-        if sizes[-1] > 1:
+    def __init__(self, fits: int) -> None:
+        self.fits = fits
+        self.refused: list[tuple[int, int]] = []
+        self.passes = 0
+
+    def embed(self, features: dict[str, Any]) -> torch.Tensor:
+        ids = features["input_ids"]
+        if ids.numel() > self.fits:
+            self.refused.append(tuple(ids.shape))
             raise torch.cuda.OutOfMemoryError
-        return embed(features)
-
-    monkeypatch.setattr(encoder, "_embed", cramped)
-    monkeypatch.setattr(encoder, "max_batch_tokens", 2_048)
-    monkeypatch.setattr(encoder._running, "passes", lambda lengths, budget: [list(range(len(lengths)))])
-    assert np.abs(encoder.encode(TEXTS).vectors - whole).max() < 1e-5
-    assert sizes[0] == 6
-    assert encoder.max_batch_tokens < 2_048
+        self.passes += 1
+        return ids[:, :1].float().expand(-1, 384)
 
 
-def test_a_budget_that_was_too_much_for_the_device_never_grows(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It went up to what the model reads, 8,192 or 32,768 tokens with some."""
+def cramped(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, fits: int, budget: int) -> Cramped:
+    """`encoder` on such a device, its passes cut as on CUDA."""
+    device = Cramped(fits)
+    monkeypatch.setattr(encoder, "_embed", device.embed)
+    monkeypatch.setattr(encoder, "max_batch_tokens", budget)
+    monkeypatch.setattr(encoder._running, "passes", lambda lengths, budget: padded_batches(lengths, budget, 1_024, 4_096))
+    return device
 
-    def full(features: dict[str, Any]) -> torch.Tensor:
-        raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr(encoder, "_embed", full)
-    monkeypatch.setattr(encoder, "max_batch_tokens", 100)
+@pytest.mark.parametrize(
+    ("texts", "length", "fits", "left", "refused"),
+    [(4_096, 128, 8_192, 8_192, 1), (128, 128, 2_048, 2_048, 3), (300, 7, 2_100, 16_384, 0), (40, 250, 250, 250, 5)],
+)
+def test_a_pass_that_finds_no_memory_halves_the_budget_once(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, texts: int, length: int, fits: int, left: int, refused: int
+) -> None:
+    """Each pass that was cut before the first failure halved it again: 16,384 tokens became 1, and a build went text by text."""
+    device = cramped(encoder, monkeypatch, fits, 16_384)
+    ids = [[number + 1] * length for number in range(texts)]
+    vectors = encoder.encode_tokens(Tokenized(ids, [False] * texts)).vectors
+    assert vectors[:, 0].tolist() == [number + 1 for number in range(texts)]
+    assert (encoder.max_batch_tokens, len(device.refused)) == (left, refused)
+    assert device.passes >= texts * length / fits
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(300, 3_000), st.integers(1, 20_000))
+def test_every_text_gets_its_own_row_whatever_fits(encoder: SentenceEncoder, lengths: list[int], fits: int, budget: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        device = cramped(encoder, monkeypatch, fits, budget)
+        ids = [[number + 1] * length for number, length in enumerate(lengths)]
+        vectors = encoder.encode_tokens(Tokenized(ids, [False] * len(ids))).vectors
+        assert vectors[:, 0].tolist() == [number + 1 for number in range(len(ids))]
+        assert encoder.max_batch_tokens <= budget
+        assert len(device.refused) <= 15
+
+
+def test_a_text_that_finds_no_memory_alone_is_an_error(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    cramped(encoder, monkeypatch, 0, 100)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         encoder.encode(["two short", "texts"])
-    assert encoder.max_batch_tokens == 50
+    assert encoder.max_batch_tokens == 4
+
+
+@pytest.mark.parametrize("step", ["SentenceTransformer", "to"])
+def test_a_model_that_finds_no_room_now_may_find_it_later(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """It was a fault of the configuration, and its worker was given up for good."""
+    import sentence_transformers
+
+    def full(*args: Any, **named: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    if step == "to":
+        monkeypatch.setattr(sentence_transformers.SentenceTransformer, "to", full)
+    else:
+        monkeypatch.setattr(sentence_transformers, step, full)
+    with pytest.raises(DeviceFull, match=f"^the model {MODEL} finds no room on cpu now: CUDA out of memory. Tried to allocate"):
+        load_encoder(MODEL, "cpu")
 
 
 def test_values_that_are_not_finite_are_an_error(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_what_a_worker_says_of_an_index_that_finds_no_room_is_understood() -> No
 @pytest.mark.parametrize(
     ("end", "lacked"),
     [
-        (ended(78, "the model m does not fit on cuda:0: CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (ended(1, "loading failed: DeviceFull: the model m finds no room on cuda:0 now: CUDA out of memory. Tried to"), True),
         (ended(1, "loading failed: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (ended(1, "loading failed: OSError: [Errno 12] Cannot allocate memory"), True),
         (ended(1, "loading failed: MemoryError: std::bad_alloc"), True),

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from ragpool.index.streams import own_stream
 from ragpool.wire import bodies, codec
 from ragpool.wire.messages import EMBED, FETCH, SEARCH, SEARCH_VECTOR, Failure, Limits, Reply, Request
+from ragpool.worker import pipeline as pipelines
 from ragpool.worker.batcher import Job
 from ragpool.worker.pipeline import Pipeline
 
@@ -44,6 +46,7 @@ class RowEngine:
     """Row r scores x - r for a query (x, y)."""
 
     name, device, dim, count, exact, one_at_a_time = "rows", "cpu", 2, 6, True, False
+    k_max: int | None = None
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.tile(np.arange(min(k, self.count)), (len(queries), 1))
@@ -224,3 +227,40 @@ def test_threads_take_turns_at_an_engine_that_is_for_one(encoder: LengthEncoder,
     for thread in threads:
         thread.join()
     assert engine.most == (1 if one_at_a_time else 2)
+
+
+def test_more_passages_than_the_engine_gives_is_the_callers_error(encoder: LengthEncoder) -> None:
+    """The engine raised, the whole batch ran again in halves, and other workers were asked for the same."""
+    engine = RowEngine()
+    engine.k_max = 3
+    pipeline = Pipeline(encoder, engine, Shelf(), "v1")
+    answers = by_id(pipeline.run([search(1, "one", top_k=4), search(2, "two", top_k=3)], Limits()))
+    assert (answers[1].code, answers[1].message) == ("bad_request", "top_k is 4; this index gives at most 3 passages on cpu")
+    assert isinstance(answers[2], Reply)
+    engine.count = 3
+    assert isinstance(*pipeline.run([search(1, "one", top_k=4)], Limits()), Reply)
+
+
+def test_threads_have_streams_on_the_device_that_encodes(encoder: LengthEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `index.gpu = false` the engine is on the CPU, and all threads shared the default stream of the encoder's device."""
+    asked: list[str] = []
+
+    def stream(device: str) -> contextlib.AbstractContextManager[None]:
+        asked.append(device)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(pipelines, "own_stream", stream)
+    encoder.device = "cuda:1"
+    with Pipeline(encoder, RowEngine(), Shelf(), "v1").stream():
+        assert asked == ["cuda:1"]
+
+
+@pytest.mark.gpu
+def test_a_stream_of_ones_own_is_on_that_device() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    with own_stream(str(last)):
+        assert torch.cuda.current_stream().device == last
+        assert torch.cuda.current_stream() != torch.cuda.default_stream(last)
