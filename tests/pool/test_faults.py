@@ -34,8 +34,9 @@ def test_a_poison_query_ends_few_workers_and_no_neighbour(pool: Pool) -> None:
         with pytest.raises(PoisonRequest):
             poison.result(120)
         assert all(len(future.result(120)) == 5 for future in innocent)
-        died = ends(pool)
-        assert 1 <= died <= 4
+        # in its batch, in a half of it, alone, and alone again; a slow death may be hedged before it is known
+        died, hedged = ends(pool), pool.status()["totals"]["hedges"]
+        assert 1 <= died <= 4 + bool(hedged)
         with pytest.raises(PoisonRequest):
             client.search("fault:crash now", timeout=5)
         assert ends(pool) == died, "the second time it is refused at once"
