@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import click
+from click.core import ParameterSource
 
 from ..conf.settings import ConfigurationError, Settings
 from . import cli_text
@@ -16,6 +17,9 @@ from .judgements import JudgedNames, read_qrels, read_queries
 BROKER_TIMEOUT_S = 600.0
 BY_DOCUMENT = "by document"
 AGAINST_EXACT = "recall@10 against exact"
+
+_IN_PROCESS = ("device", "engine", "effort", "model")
+"""Options that a pool has chosen for itself."""
 
 
 @click.command("eval")
@@ -55,6 +59,8 @@ def evaluate_command(
       rag-index eval wiki --queries queries.jsonl --qrels qrels.tsv -k 10 --effort 64
       rag-index eval --broker tcp://127.0.0.1:5555 --queries queries.jsonl --qrels qrels.tsv -k 10,100 --json
     """
+    if broker:
+        _check_for_pool(ctx)
     ks = _depths(ks_given)
     qrels = read_qrels(qrels_file)
     judged = {id_: text for id_, text in read_queries(queries_file).items() if id_ in qrels}
@@ -77,6 +83,12 @@ def evaluate_command(
     else:
         how = ", judged by document: each counts once, by its best passage" if names.pieces else ""
         click.echo(cli_text.measures(found, ks) + f"\n{len(judged):,} queries{how}")
+
+
+def _check_for_pool(ctx: click.Context) -> None:
+    for name in _IN_PROCESS:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--broker measures a pool as it runs: --{name} does nothing there")
 
 
 def _through_broker(url: str, names: JudgedNames, measured: Callable[[Search], dict[str, float]]) -> dict[str, float]:

@@ -146,6 +146,7 @@ def test_the_demo_index_has_its_own_place(tmp_path: Path, monkeypatch: pytest.Mo
         (["eval", "x", "--queries", "nothing", "--qrels", "nothing"], "there is no file nothing"),
         (["eval", "x", "--queries", "q", "--qrels", "r", "-k", "0"], "-k wants whole numbers"),
         (["eval", "x"], "Missing option"),
+        (["eval", "--broker", "x", "--queries", "q", "--qrels", "r", "--effort", "4"], "--effort does nothing there"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(args: list[str], sentence: str) -> None:
