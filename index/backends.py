@@ -61,7 +61,7 @@ def _on_torch(loaded: LoadedModel, tokenizer: Any, device: torch.device) -> Runn
     if device.type != "cpu" or loaded.dtype != FLOAT32 or tokenizer is None:
         return running
     features = _probes(loaded, tokenizer)
-    truth = _vectors(running, features)
+    truth = _truth(loaded, running, features)
     if (unpadded := _unpadded(loaded, truth, features)) is not None:
         return unpadded
     put_back = pack(loaded.model)
@@ -90,7 +90,7 @@ def _on_graph(loaded: LoadedModel, tokenizer: Any, backend: str, dtype: str, cac
     if tokenizer is None:
         raise ModelUnusable(f"the model {loaded.name} tokenizes or pools by rules of its own: only the torch backend serves it")
     features = _probes(loaded, tokenizer)
-    truth = _vectors(RunningTorch(loaded.model, torch.device("cpu")), features)
+    truth = _truth(loaded, RunningTorch(loaded.model, torch.device("cpu")), features)
     threads = torch.get_num_threads()
     path = exported(loaded, tokenizer, "int8" if dtype == "int8" else FLOAT32, cache_dir)
     try:
@@ -111,6 +111,14 @@ def _probes(loaded: LoadedModel, tokenizer: Any) -> list[Features]:
 def _vectors(running: Running, features: list[Features]) -> torch.Tensor:
     with torch.inference_mode():
         return torch.nn.functional.normalize(torch.cat([running.run(batch) for batch in features]), dim=1)
+
+
+def _truth(loaded: LoadedModel, running: Running, features: list[Features]) -> torch.Tensor:
+    """What the library's own modules make of the probes."""
+    try:
+        return _vectors(running, features)
+    except Exception as error:  # modules that want what only the library's own `encode` gives them, or that do not fit together
+        raise ModelUnusable(f"the model {loaded.name} cannot encode: {type(error).__name__}: {first_line(error)}") from None
 
 
 def _compare(

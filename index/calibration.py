@@ -122,7 +122,7 @@ def _choice(found: object) -> Choice | None:
         return None
     backend, max_batch, engine = found.get("backend"), found.get("max_batch"), found.get("engine")
     measured, searched = _figures(found.get("measured")), _figures(found.get("searched"))
-    if backend not in BACKENDS or not isinstance(max_batch, int) or not 1 <= max_batch <= _MAX_BATCH:
+    if backend not in BACKENDS or type(max_batch) is not int or not 1 <= max_batch <= _MAX_BATCH:
         return None
     if engine not in ("", EXACT, FAISS) or measured is None or searched is None:
         return None
@@ -130,9 +130,12 @@ def _choice(found: object) -> Choice | None:
 
 
 def _figures(given: object) -> dict[str, float] | None:
-    if not isinstance(given, dict) or not all(isinstance(figure, float | int) for figure in given.values()):
+    if not isinstance(given, dict) or not all(type(figure) in (float, int) for figure in given.values()):
         return None
-    return {str(name): float(figure) for name, figure in given.items()}
+    try:
+        return {str(name): float(figure) for name, figure in given.items()}
+    except OverflowError:
+        return None
 
 
 def _records(path: Path) -> dict[str, Any]:

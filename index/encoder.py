@@ -178,7 +178,7 @@ class SentenceEncoder:
         )
 
     def _embed(self, features: Features) -> torch.Tensor:
-        embedding = self._running.run(features)
+        embedding = self._running.run(features)[:, : self.dim]
         return torch.nn.functional.normalize(embedding, dim=1) if self._renormalize else embedding
 
     def _finite(self, vectors: torch.Tensor) -> NDArray[np.float32]:
@@ -254,7 +254,12 @@ def load_index_encoder(
         normalize=manifest.normalized,
         max_batch_tokens=max_batch_tokens,
     )
-    if encoder.fingerprint != manifest.model.sha256 or encoder.dim != manifest.dim:
+    if encoder.fingerprint == manifest.model.sha256 and encoder.dim != manifest.dim:
+        raise ModelUnusable(
+            f"the index was built with {manifest.dim} values of each vector of the model {manifest.model.name}, "
+            f"and {name} gives {encoder.dim} here (truncate_dim in its configuration)"
+        )
+    if encoder.fingerprint != manifest.model.sha256:
         raise ModelUnusable(
             f"the index was built with the model {manifest.model.name} (sha256 {manifest.model.sha256[:12]}…), "
             f"and {name} is another one here (sha256 {encoder.fingerprint[:12]}…)"

@@ -22,14 +22,18 @@ from .models import Prefixes, known_prefixes, model_fingerprint, recorded_name
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+_ENDLESS = 1_000_000
+"""Tokens of a text where nobody says how many are read."""
+
 _DOT_PRODUCT = "-dot-"
 """Part of the names of sentence-transformers' models made for inner products of rows that are not normalised."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model on its device. `normalize`: whether rows are brought to length 1; `prefixes`: its own, else the known ones;
-    `settings`: see `model_settings`."""
+    """A model on its device. `dim`: what is kept of each vector, the first values where its configuration truncates; `normalize`:
+    whether rows are brought to length 1, `normalizes_itself`: whether its last values have it already; `prefixes`: its own, else
+    the known ones; `settings`: see `model_settings`."""
 
     name: str
     folder: str
@@ -76,7 +80,7 @@ def load_model(name: str, device: torch.device, dtype: str, normalize: bool | No
         dim=int(dim),
         max_length=max_length,
         normalize=itself or (_wants_normalized(name, recorded, model) if normalize is None else normalize),
-        normalizes_itself=itself,
+        normalizes_itself=itself and not getattr(model, "truncate_dim", None),
         prefixes=_prefixes(name, folder, model),
     )
 
@@ -98,11 +102,10 @@ def _load(name: str, folder: str, device: torch.device) -> Any:
 
 
 def _max_length(model: Any) -> int:
-    length = model.max_seq_length
-    if not length or length > 1_000_000:  # the tokenizer does not know; a model with learned positions does
-        config = getattr(getattr(model[0], "auto_model", None), "config", None)
-        length = getattr(config, "max_position_embeddings", None) or 1_000_000
-    return int(length)
+    """Tokens of a text that are read: as many as the configuration says, where the model has positions for so many."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    return int(min(model.max_seq_length or _ENDLESS, positions or _ENDLESS))
 
 
 def _wants_normalized(name: str, recorded: str, model: Any) -> bool:
@@ -118,7 +121,8 @@ def _prefixes(name: str, folder: str, model: Any) -> Prefixes:
     known = known_prefixes(name, folder)
     if not prompts:
         return known
-    return Prefixes(prompts.get("query", default), prompts.get("passage") or prompts.get("document", default))
+    passage = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), default)
+    return Prefixes(prompts.get("query", default), passage)
 
 
 def first_line(error: Exception) -> str:

@@ -40,6 +40,7 @@ _CONVENTIONS = (
     (r"e5-.*instruct", Prefixes(f"{_INSTRUCT} ")),
     (r"bge-(small|base|large)-en", Prefixes(_REPRESENT)),
     (r"bge-(small|base|large)-zh", Prefixes("为这个句子生成表示以用于检索相关文章：")),
+    (r"snowflake-arctic-embed-.*v2", Prefixes("query: ")),
     (r"(mxbai-embed|snowflake-arctic-embed)-", Prefixes(_REPRESENT)),
     (r"gte-qwen", Prefixes(f"{_INSTRUCT} ")),
     (r"qwen3-embedding", Prefixes(_INSTRUCT)),

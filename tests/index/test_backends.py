@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -21,6 +23,7 @@ from ragpool.conf.settings import ConfigurationError
 from ragpool.index import backends, export, runtimes
 from ragpool.index.encoder import SentenceEncoder, load_encoder
 from ragpool.index.errors import ModelUnusable
+from ragpool.index.model_loading import load_model
 from ragpool.index.models import Prefixes
 from ragpool.index.packed import PackedLinear, pack
 from ragpool.index.unpadded import PASS_TOKENS, NotUnpadded, RunningUnpadded, _rows
@@ -93,6 +96,66 @@ def test_prompts_of_the_model_stand_before_its_texts(tiny: MakeModel) -> None:
     assert load_encoder(str(tiny("bert_cls")), "cpu").prefixes == Prefixes("query: ", "passage: ")
     assert load_encoder(str(tiny("qwen3")), "cpu").prefixes == Prefixes("Instruct: retrieve the passage\nQuery:", "")
     assert load_encoder(str(tiny("qwen3")), "cpu", query_prefix="q ").prefixes.query == "q "
+
+
+def changed(folder: Path, at: Path, file: str, **fields: Any) -> Path:
+    """A copy of a model folder at `at`, with other values in one of its JSON files."""
+    shutil.copytree(folder, at)
+    path = at / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return at
+
+
+@pytest.mark.parametrize(("prompts", "query", "passage"), [
+    ({"query": "Q: ", "passage": "P: ", "document": "D: "}, "Q: ", "D: "),
+    ({"query": "Q: ", "passage": "P: ", "document": ""}, "Q: ", "P: "),
+    ({"query": "Q: ", "corpus": "C: "}, "Q: ", "C: "),
+    ({"query": "Q: "}, "Q: ", ""),
+    ({"both": "B: "}, "B: ", "B: "),
+])  # fmt: skip
+def test_prompts_are_chosen_as_the_library_chooses(
+    tiny: MakeModel, tmp_path: Path, prompts: dict[str, str], query: str, passage: str
+) -> None:
+    named = {"default_prompt_name": "both"} if "both" in prompts else {}
+    folder = changed(tiny("bert"), tmp_path / "model", "config_sentence_transformers.json", prompts=prompts, **named)
+    assert load_encoder(str(folder), "cpu").prefixes == Prefixes(query, passage)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "bert_cls", "static", "qwen3"])
+@pytest.mark.parametrize("backend", runtimes.BACKENDS)
+def test_a_model_that_truncates_its_vectors_gives_their_first_values(
+    tiny: MakeModel, tmp_path: Path, backend: str, architecture: str
+) -> None:
+    """Those of Matryoshka embeddings may; a build with one ended in a traceback."""
+    needs(backend)
+    if architecture == "static" and backend != runtimes.TORCH:
+        pytest.skip("only torch serves it")
+    folder = changed(tiny(architecture), tmp_path / "model", "config_sentence_transformers.json", truncate_dim=12)
+    encoder = load_encoder(str(folder), "cpu", backend=backend)
+    for kind in ("query", "passage"):
+        vectors = encoder.encode(TEXTS, kind).vectors  # type: ignore[arg-type]
+        assert vectors.shape == (len(TEXTS), encoder.dim) == (len(TEXTS), 12)
+        assert np.abs(vectors - truth(folder, kind, encoder.normalize)).max() < TOLERANCE
+
+
+def test_a_model_reads_no_more_of_a_text_than_it_has_positions_for(tiny: MakeModel, tmp_path: Path) -> None:
+    folder = changed(tiny("bert"), tmp_path / "model", "sentence_bert_config.json", max_seq_length=100_000)
+    encoder = load_encoder(str(folder), "cpu")
+    assert encoder.max_length == 64
+    assert encoder.encode(["hamlet " * 500]).tokens == [64]
+
+
+def test_modules_that_do_not_fit_together_are_told_in_one_sentence(tiny: MakeModel, tmp_path: Path) -> None:
+    folder = changed(tiny("bert"), tmp_path / "model", "1_Pooling/config.json", pooling_mode="weightedmean")
+    loaded = load_model(str(folder), torch.device("cpu"), "float32")
+
+    def forward(features: Any) -> Any:
+        raise KeyError("sentence_lengths")
+
+    loaded.model[1].forward = forward
+    for backend in (runtimes.TORCH, runtimes.ONNX):
+        with pytest.raises(ModelUnusable, match=f"the model {folder} cannot encode: KeyError: 'sentence_lengths'"):
+            backends.start(loaded, loaded.model.tokenizer, torch.device("cpu"), "float32", [backend])
 
 
 # ---- laws of every encoder ------------------------------------------------------------------------------------------

@@ -227,6 +227,8 @@ def test_the_fingerprint_of_several_files(tmp_path: Path) -> None:
         ("BAAI/bge-base-zh-v1.5", "为这个句子生成表示以用于检索相关文章：", ""),
         ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: ", ""),
         ("BAAI/bge-m3", "", ""),
+        ("Snowflake/snowflake-arctic-embed-m-v1.5", "Represent this sentence for searching relevant passages: ", ""),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", "query: ", ""),
         ("all-MiniLM-L6-v2", "", ""),
     ],
 )
