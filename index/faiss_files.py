@@ -167,6 +167,12 @@ def set_effort(index: Any, parameter: str, value: int) -> None:
         innermost(index).hnsw.efSearch = value
 
 
+def quantised_bytes(index: Any) -> int:
+    """Of the code that a product quantiser makes of a row, behind transforms and refinements too; 0 where there is none."""
+    quantiser = getattr(innermost(index), "pq", None)
+    return int(quantiser.code_size) if quantiser is not None else 0
+
+
 def lists_of(index: Any) -> int:
     """Inverted lists of an index, 0 where it has none."""
     ivf = import_faiss().try_extract_index_ivf(index)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .devices import bind, memory_of, resolve_device
-from .faiss_files import import_faiss_gpu, reason
+from .faiss_files import import_faiss_gpu, quantised_bytes, reason
 from .placement import Cloning, cloning, putting_failed, spanned
 from .store import Index
 
@@ -22,8 +22,7 @@ def clone(part: Any, index: Index, device: str, gpus: int) -> Any:
     bind(resolve_device(device))
     numbers = spanned(device, gpus, torch.cuda.device_count())
     memory = [memory_of(number) for number in numbers]
-    need = index.manifest.search.part_bytes
-    plan = cloning(str(index.path), index.manifest.type, need, need // index.count, memory)
+    plan = cloning(str(index.path), index.manifest.type, index.manifest.search.part_bytes, quantised_bytes(part), memory)
     try:
         return _cloned(faiss, part, plan)
     except RuntimeError as error:

@@ -26,13 +26,14 @@ from ragpool.index.encoder import Encoded, Kind
 from ragpool.index.engine import Engine, idle_effort, load_engine
 from ragpool.index.errors import DeviceUnavailable, IndexDamaged, IndexUnusable
 from ragpool.index.faiss_engine import FaissPartEngine, engine_of
-from ragpool.index.faiss_files import innermost, shape_of
+from ragpool.index.faiss_files import from_factory, innermost, quantised_bytes, shape_of
 from ragpool.index.faiss_fill import train
 from ragpool.index.faiss_part import blocks_of, make_part
 from ragpool.index.faiss_trial import check_factory
 from ragpool.index.index_types import COMPACT, HNSW, Plan, Shape, lists_for, plan_index
 from ragpool.index.manifest import FLAT, SearchFacts, read_manifest
 from ragpool.index.models import Prefixes
+from ragpool.index.placement import Memory, cloning
 from ragpool.index.store import open_index
 from ragpool.index.vector_files import check_type
 from ragpool.index.verify import verify_once
@@ -387,6 +388,26 @@ def test_the_size_that_is_told_is_that_of_the_file(factory: str, tmp_path: Path)
     made = make_part(rows, plan, 1, 1, tmp_path)
     assert 0.8 * made.part_bytes < plan.part_bytes < 1.25 * made.part_bytes
     assert made.sample_rows == plan.sample_rows
+
+
+@pytest.mark.parametrize(
+    ("factory", "code", "float16_tables"),
+    [
+        ("OPQ32,IVF16,PQ32", 32, False),
+        ("IVF16,PQ48,RFlat", 48, False),
+        ("OPQ64,IVF16,PQ64", 64, True),
+        ("IVF16,PQ96x4", 48, False),
+        ("PQ64", 64, True),
+        ("IVF16,SQ8", 0, False),
+        ("PCA64,Flat", 0, False),
+        ("HNSW16_SQfp16", 0, False),
+    ],
+)
+def test_half_precision_tables_go_by_the_codes_alone(factory: str, code: int, float16_tables: bool) -> None:
+    """Rotation, centroids and row numbers count for memory: divided among few rows they made long codes of short ones."""
+    found = quantised_bytes(from_factory(factory, 384))
+    assert found == code
+    assert cloning("wiki", COMPACT, GIB, found, [Memory(0, 4 * GIB, 8 * GIB)]).float16_tables is float16_tables
 
 
 @pytest.mark.parametrize("factory", ["HNSW0", "HNSW1", "HNSW1000000,SQ8", "NSG0,Flat", "NSG2000", "PCA24,HNSW5000"])
