@@ -24,11 +24,13 @@ STEP = 10_000
 ASKED = 64
 TURNS = 100
 ALONE = 8
+NEAR = 64
+"""Rows at either end that are the model's own."""
 
 
 def random_index(folder: Path, count: int) -> Path:
-    """A flat index of `count` random unit rows in `folder`, which says that the demo's model made them. It did the first and the
-    last, which a worker encodes again."""
+    """A flat index of `count` random unit rows in `folder`, which says that the demo's model made them. It did those at either
+    end, some of which a worker encodes again."""
     demo = read_manifest(ensure_demo_index())
     text = "a passage of some length " * 20
     own = load_index_encoder(demo, "cpu").encode([text.strip()], "passage").vectors
@@ -37,9 +39,9 @@ def random_index(folder: Path, count: int) -> Path:
         for first in range(0, count, STEP):
             rows = rng.standard_normal((min(STEP, count - first), demo.dim), dtype=np.float32)
             file.write((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4").tobytes())
-        for row in (0, count - 1):
+        for row in (0, count - NEAR):
             file.seek(4 * demo.dim * row)
-            file.write(own.astype("<f4").tobytes())
+            file.write(own.astype("<f4").tobytes() * NEAR)
     return made_index(folder / "rows", count, demo.dim, folder / "index", FLAT, 1, text=text, like=demo)
 
 
@@ -47,13 +49,14 @@ def measure(index: Path, workers: int, port: int) -> tuple[float, dict[str, int]
     """(MiB PSS of all workers, KiB of their mappings of the index) after each has searched."""
     with pool(port, "--index", str(index), "--workers", str(workers)) as url, Client(url) as client:
         asked = iter(questions(ASKED * workers * TURNS))
-        told = client.status()["workers"]
-        while not all(worker["served"] for worker in told):
-            client.search_many(list(itertools.islice(asked, ASKED * workers)), top_k=5)
-            told = client.status()["workers"]
+        while not all(worker["served"] for worker in client.status()["workers"]):
+            turn = list(itertools.islice(asked, ASKED * workers))
+            if not turn:
+                raise SystemExit(f"a worker has served nothing after {TURNS} turns of {ASKED * workers} queries")
+            client.search_many(turn, top_k=5)
         for query in questions(ALONE * workers):  # a query alone may be searched in other rows than a batch
             client.search(query, top_k=5)
-        pids = [worker["pid"] for worker in told]
+        pids = [worker["pid"] for worker in client.status()["workers"]]
         mapped: dict[str, int] = {}
         for pid in pids:
             for name, kib in mappings_kib(pid, index).items():

@@ -78,14 +78,20 @@ def seconds_of(
     found: dict[tuple[str, int], float] = {}
     for engine, make in makes.items():
         try:
-            product = make()
-            if not keeps_bound(product, full, spread(len(full), max(batches))):
-                log.warning("the engine %s is passed over: its products are less precise than it relies on", engine)
-                continue
-            found |= {(engine, batch): _seconds(product, full[:batch].to(product.device)) for batch in batches}
+            torch.cuda.empty_cache()  # what torch kept of the one before
+            found |= {(engine, batch): took for batch, took in _tried(make, full, batches).items()}
         except (ConfigurationError, RuntimeError) as error:
             log.warning("the engine %s is passed over: %s", engine, reason(error))
     return found
+
+
+def _tried(make: Callable[[], Product], full: torch.Tensor, batches: Sequence[int]) -> dict[int, float]:
+    """Seconds by batch of the product that `make` makes, which is gone when this returns. Raises `ConfigurationError` where it
+    does not keep its bound."""
+    product = make()
+    if not keeps_bound(product, full, spread(len(full), max(batches))):
+        raise ConfigurationError("its products are less precise than it relies on")
+    return {batch: _seconds(product, full[:batch].to(product.device)) for batch in batches}
 
 
 def _seconds(product: Product, queries: torch.Tensor) -> float:

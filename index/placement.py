@@ -65,8 +65,8 @@ def engine_device(kind: str, device: str, gpu: bool) -> str:
 
 
 def cloning(where: str, kind: str, part_bytes: int, code_bytes: int, devices: Sequence[Memory]) -> Cloning:
-    """How to put an index of `part_bytes` on `devices`. `kind` is its index type, `code_bytes` what its product quantiser makes of
-    a row, 0 without one.
+    """How to put an index of `part_bytes` on `devices`. `kind` is its index type, `code_bytes` what its product quantiser
+    makes of a row, 0 without one.
 
     Raises `DeviceUnavailable` where faiss has no such index on GPUs, or a share is larger than one of the devices, `DeviceFull`
     where that has no room now.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -260,6 +261,26 @@ def test_both_engines_are_timed_alone_and_in_batches_and_those_that_fail_are_lef
     assert min(found.values()) > 0
     for wrong in (broken, lambda: faiss_product(rows.roll(1, dims=0))):
         assert set(seconds_of({EXACT: lambda: exact_product(rows), FAISS: wrong}, rows)) == {(EXACT, 1), (EXACT, 64)}
+
+
+def test_a_product_is_gone_before_the_next_is_made() -> None:
+    """Also one that is passed over: on a device that holds one of them the second would seem not to fit."""
+    rows = unit_rows(2_000, DIM)
+    made: list[weakref.ref[Product]] = []
+
+    def remembered(make: Callable[[], Product]) -> Callable[[], Product]:
+        def alone() -> Product:
+            assert [one() for one in made] == [None] * len(made)
+            product = make()
+            made.append(weakref.ref(product))
+            return product
+
+        return alone
+
+    wrong = rows.roll(1, dims=0)
+    makes = {EXACT: lambda: exact_product(rows), "wrong": lambda: faiss_product(wrong), FAISS: lambda: faiss_product(rows)}
+    assert {engine for engine, _ in seconds_of({name: remembered(make) for name, make in makes.items()}, rows)} == {EXACT, FAISS}
+    assert len(made) == len(makes)
 
 
 def test_what_is_sooner_looks_at_one_query_and_at_many() -> None:
