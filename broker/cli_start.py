@@ -9,6 +9,7 @@ import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -146,13 +147,7 @@ def calibrated(settings: Settings) -> dict[str, calibration.Choice]:
 def _calibrate(settings: Settings) -> None:
     """Have measured, before any worker starts, what is not remembered of how they encode and search fastest. Failing costs the
     defaults."""
-    manifest = read_manifest(settings.index.path)
-    for device in {name.partition(":")[0]: name for name in reversed(settings.pool.devices)}.values():
-        if not _leaves_a_choice(settings, manifest, device):
-            continue
-        wanted = calibration.of_pool(manifest, settings, device)
-        if calibration.recall(wanted) is not None:
-            continue
+    for device, wanted in unmeasured(settings, read_manifest(settings.index.path)):
         click.echo(f"calibrating the encoder on {device}, once", err=True)
         wish = ("--device", device, "--dtype", settings.worker.dtype, "--backend", settings.worker.backend)
         args = ("calibrate", settings.index.path, "--quiet", *wish, *_model_of(settings))
@@ -161,6 +156,16 @@ def _calibrate(settings: Settings) -> None:
             known = calibration.recall(wanted) is not None
             told = "the engines could not be measured; exact serves" if known else _UNCALIBRATED
             click.echo(f"warning: {told}", err=True)
+
+
+def unmeasured(settings: Settings, manifest: Manifest) -> list[tuple[str, dict[str, Any]]]:
+    """The first device of the workers with each setup for which nothing is remembered, and that setup. Like GPUs have one."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for device in dict.fromkeys(devices.placed(settings.pool.devices, settings.index)):
+        wanted = calibration.of_pool(manifest, settings, device)
+        if _leaves_a_choice(settings, manifest, device) and all(wanted != other for _, other in found):
+            found += [(device, wanted)] if calibration.recall(wanted) is None else []
+    return found
 
 
 def _leaves_a_choice(settings: Settings, manifest: Manifest, device: str) -> bool:

@@ -34,6 +34,7 @@ RECORDS = "calibration.json"
 _LOCK = "calibration.lock"
 _KEPT_MAX = 200
 _MAX_BATCH = 1 << 16
+_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def setup(fingerprint: str, device: str, dtype: str, backend: str, threads: int)
     return {
         "generation": GENERATION,
         "device": "cpu" if device == "cpu" else "cuda",
-        "processor": _gpu_names() if device != "cpu" else _cpu_name(),
+        "processor": _gpu_name(device) if device != "cpu" else _cpu_name(),
         "cores": usable_cores(),
         "threads": threads,
         "versions": versions() if device == "cpu" else versions() | versions(("faiss-gpu",)),
@@ -164,10 +165,21 @@ def _cpu_name() -> str:
     return " ".join(named) or platform.processor() or platform.machine()
 
 
-def _gpu_names() -> str:
+def _gpu_name(device: str) -> str:
+    """The names of all GPUs of this host where they have one; where they differ, or are shared out or unknown, the number of the
+    CUDA device too, with all that says which of them it is: CUDA, which alone could tell, is not loaded here."""
+    names = _gpu_names()
+    visible, order = (os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"))
+    if len(set(names)) == 1 and "MIG-" not in visible:
+        return ", ".join(names)
+    return f"cuda:{device.partition(':')[2] or 0} of {', '.join(names) or 'unknown'}, visible {visible!r}, order {order!r}"
+
+
+def _gpu_names() -> list[str]:
+    """In the order of the PCI bus, as the driver tells them."""
     names = []
-    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    for file in sorted(_DRIVER.glob("*/information")):
         with contextlib.suppress(OSError):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return ", ".join(names) or "cuda"
+    return names

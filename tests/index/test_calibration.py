@@ -53,6 +53,55 @@ def test_the_faiss_of_cuda_belongs_to_the_setup_of_cuda_devices_alone(monkeypatc
     assert setup("ab", "cpu", "float32", "auto", 1)["versions"] == {"torch": "1.0"}
 
 
+def driver(folder: Path, *models: str) -> Path:
+    """What NVIDIA's driver tells of GPUs with these names, in the order of the bus."""
+    for number, model in enumerate(models):
+        place = folder / f"0000:{number:02x}:00.0"
+        place.mkdir(parents=True)
+        (place / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 30\nGPU UUID: \t GPU-{number}\n")
+    return folder
+
+
+def processors(*devices: str) -> list[str]:
+    return [setup("ab", device, "float16", "auto", 1)["processor"] for device in devices]
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of CUDA devices."""
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_gpus_of_one_name_share_what_was_measured(tmp_path: Path, plain: pytest.MonkeyPatch) -> None:
+    plain.setattr(remembering, "_DRIVER", driver(tmp_path, "NVIDIA H100", "NVIDIA H100"))
+    plain.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert processors("cuda:0", "cuda:1", "cuda") == ["NVIDIA H100, NVIDIA H100"] * 3
+
+
+@pytest.mark.parametrize(("models", "visible"), [(("NVIDIA T4", "NVIDIA H100"), ""), ((), ""), (("NVIDIA H100",), "MIG-1,MIG-2")])
+def test_where_gpus_may_differ_each_is_measured_for_itself(
+    tmp_path: Path, plain: pytest.MonkeyPatch, models: tuple[str, ...], visible: str
+) -> None:
+    plain.setattr(remembering, "_DRIVER", driver(tmp_path, *models))
+    plain.setenv("CUDA_VISIBLE_DEVICES", visible)
+    first, second = processors("cuda:0", "cuda:1")
+    assert first != second
+    assert processors("cuda", "cuda:0") == [first, first], "cuda is what a worker calls cuda:0"
+    for name, value in (("CUDA_VISIBLE_DEVICES", "1"), ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")):
+        with plain.context() as changed:
+            changed.setenv(name, value)
+            assert processors("cuda:0") != [first], "it may be another one"
+
+
+def test_what_is_measured_on_a_cpu_knows_nothing_of_gpus(tmp_path: Path, plain: pytest.MonkeyPatch) -> None:
+    before = processors("cpu")
+    plain.setattr(remembering, "_DRIVER", driver(tmp_path, "NVIDIA T4", "NVIDIA H100"))
+    plain.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert processors("cpu") == before
+
+
 @pytest.mark.parametrize(
     "damage",
     ["", "{", "[]", "null", '{"KEY": 7}', '{"KEY": {"backend": "magic", "max_batch": 8, "measured": {}}}',

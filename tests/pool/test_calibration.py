@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 from pools import Pool, run_cli, running_pool, wait_until
+from ragpool.broker.cli_start import unmeasured
+from ragpool.conf.settings import PoolSettings, Settings
+from ragpool.index import calibration
 from ragpool.index.calibration import RECORDS
+from ragpool.index.manifest import read_manifest
 from ragpool.index.runtimes import missing
 
 pytestmark = pytest.mark.process
@@ -61,6 +65,27 @@ def test_what_no_worker_could_honour_ends_the_start(index: Path, tmp_path: Path,
     pool = Pool(tmp_path, "--index", str(index), "--device", "cpu", env=env)
     assert pool.process.wait(60) == 2
     assert words in pool.output
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        (["NVIDIA H100", "NVIDIA H100"], ["cuda:0", "cpu"]),
+        (["NVIDIA T4", "NVIDIA H100"], ["cuda:0", "cuda:1", "cpu"]),
+    ],
+)
+def test_a_start_measures_on_each_kind_of_gpu(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], asked: list[str]
+) -> None:
+    monkeypatch.setattr(calibration, "_gpu_names", lambda: names)
+    monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path)
+    pool, manifest = PoolSettings(devices=("cuda:0", "cuda:1", "cuda:0", "cpu"), workers=4), read_manifest(index)
+    settings = Settings(pool=pool)
+    assert [device for device, _ in unmeasured(settings, manifest)] == asked
+    for _, wanted in unmeasured(settings, manifest):
+        assert calibration.remember(wanted, calibration.Choice("torch", 8, {}))
+    assert unmeasured(settings, manifest) == []
+    assert all(calibration.recall(calibration.of_pool(manifest, settings, device)) for device in pool.devices)
 
 
 def _config(folder: Path, index: Path) -> str:
