@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from baselines.processes import cpu_s, free_port
+from baselines.stats import percentile
 from ragpool.broker import admin
 from ragpool.conf.paths import RunPaths
 from ragpool.wire import bodies, codec, messages
@@ -41,9 +41,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 def start(*command: str, stderr: Any = None) -> subprocess.Popen[bytes]:
@@ -131,12 +129,6 @@ def _workers_of(service: Service, workers: int, options: Sequence[str]) -> Itera
 # ---- what /proc says -----------------------------------------------------------------------------------------------
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of processor time that all threads of `pid` used so far, in steps of the kernel's clock (10 ms)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _HERTZ
-
-
 def threads_cpu_s(pid: int) -> dict[int, float]:
     """`cpu_s` of each thread of `pid`, by its id; that of the first thread is the id of the process."""
     found = {}
@@ -159,12 +151,6 @@ def mappings_kib(pid: int, folder: Path) -> dict[str, int]:
     return sums
 
 
-def pss_kib(pid: int) -> int:
-    """The process's share of all memory that it has mapped."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
 def rss_kib(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE // 1024
 
@@ -174,12 +160,6 @@ def descriptors(pid: int) -> int:
 
 
 # ---- clients -------------------------------------------------------------------------------------------------------
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Nearest rank; `values` need not be sorted. 0 without any."""
-    ranked = sorted(values)
-    return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else 0.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import time
 from random import Random
 
 import zmq
-from bench_parts import STALLED_S, Service, broker, cpu_s, percentile
+from baselines.processes import cpu_s
+from baselines.stats import percentile
+from bench_parts import STALLED_S, Service, broker
 from ragpool.wire import bodies, codec, messages
 from ragpool.wire.errors import DeadlineExceeded
 from ragpool.wire.messages import TO_CLIENT, Failure, Request

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
-from bench_parts import Service, broker, percentile
+from baselines.stats import percentile
+from bench_parts import Service, broker
 from ragpool.client import Client
 from ragpool.wire import bodies, codec, messages
 from ragpool.wire.errors import Overloaded

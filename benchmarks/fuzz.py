@@ -15,7 +15,8 @@ from random import Random
 from typing import IO
 
 import zmq
-from bench_parts import STALLED_S, Service, broker, descriptors, percentile, rss_kib
+from baselines.stats import percentile
+from bench_parts import STALLED_S, Service, broker, descriptors, rss_kib
 from fuzz_frames import CATEGORIES, CLIENT, ENVELOPE, WORKER, Forger
 from ragpool.wire import codec, messages
 from ragpool.wire.messages import TO_CLIENT, Failure, Heartbeat, Hello, Register, Reply, Request

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_parts import mappings_kib, pss_kib, table
+from baselines.processes import pss_kib
+from bench_parts import mappings_kib, table
 from local_pool import pool, questions
 from made_index import made_index
 from ragpool.client import Client

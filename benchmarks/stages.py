@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_parts import cpu_s, table, threads_cpu_s
+from baselines.processes import cpu_s
+from bench_parts import table, threads_cpu_s
 from local_pool import BATCH, TOP_K, pool, questions
 from ragpool.client import Client
 from ragpool.index.demo import demo_index_dir

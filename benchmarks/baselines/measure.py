@@ -11,7 +11,7 @@ from statistics import median
 from .contestants import Serving, serving, until_settled
 from .driver import AskFailed, Timing, burst, closed_loop, open_loop
 from .ideal import Service
-from .processes import cpu_s, pss_mb
+from .processes import cpu_s_of_all, pss_mb_of_all
 from .records import BURSTS, MEMORY_AT, SERVICE_SIZES, Contestant, Round
 from .servers.work import TOP_K
 from .stats import Point, percentile, point, right
@@ -54,14 +54,14 @@ async def run_round(
         memory = worker_ms = 0.0
         for callers in plan.callers:
             timing = Timing(plan.warm_s, plan.seconds[callers], plan.drain_s)
-            workers_before = cpu_s(found.worker_pids)
+            workers_before = cpu_s_of_all(found.worker_pids)
             window = await closed_loop(found.ask, queries, callers, timing, found.server.cpu_s)
             points[callers] = point(window)
             if window.unanswered:
                 await until_settled(found.server)
             if callers == MEMORY_AT:
-                worker_ms = (cpu_s(found.worker_pids) - workers_before) / max(1, len(window.answered)) * 1e3
-                memory = pss_mb(found.server.tree())
+                worker_ms = (cpu_s_of_all(found.worker_pids) - workers_before) / max(1, len(window.answered)) * 1e3
+                memory = pss_mb_of_all(found.server.tree())
                 bursts = {count: await _burst_ms(found, queries, count, plan) for count in BURSTS}
         rate, latencies = 0.0, list[float]()
         if found.worker_pids and points[MEMORY_AT].qps:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -60,24 +60,35 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def cpu_s(pids: Sequence[int]) -> float:
-    """Processor seconds of these processes so far, and of the children that they have reaped."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:15]))
-    return total / _HERTZ
+def cpu_s(pid: int) -> float:
+    """Processor seconds of all threads of `pid` so far, and of the children that it has reaped, in steps of the kernel's clock
+    (10 ms). Raises OSError for one that is gone."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _HERTZ
 
 
-def pss_mb(pids: Sequence[int]) -> float:
-    """Proportional set size: what several processes map is divided among them. Megabytes (10^6 bytes)."""
-    kib = 0
+def pss_kib(pid: int) -> int:
+    """Proportional set size: what several processes map is divided among them. Raises OSError for one that is gone."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def cpu_s_of_all(pids: Sequence[int]) -> float:
+    """`cpu_s` of those of the processes that are there."""
+    return _sum(cpu_s, pids)
+
+
+def pss_mb_of_all(pids: Sequence[int]) -> float:
+    """`pss_kib` of those of the processes that are there, in megabytes (10^6 bytes)."""
+    return _sum(pss_kib, pids) * 1024 / 1e6
+
+
+def _sum(reading: Callable[[int], float], pids: Sequence[int]) -> float:
+    total = 0.0
     for pid in pids:
         with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return kib * 1024 / 1e6
+            total += reading(pid)
+    return total
 
 
 # ---- a server ------------------------------------------------------------------------------------------------------
@@ -94,7 +105,7 @@ class Server:
         return descendants(os.getpid())
 
     def cpu_s(self) -> float:
-        return cpu_s(self.tree())
+        return cpu_s_of_all(self.tree())
 
     def last_words(self) -> str:
         """The last line it wrote that says something."""

@@ -180,7 +180,7 @@ with processes.started([sys.executable, "-c", sys.argv[1]], {}) as server:
     while len(server.tree()) < 3 or server.cpu_s() < 0:
         time.sleep(0.01)
     tree = server.tree()
-    assert processes.pss_mb(tree) > 0
+    assert processes.pss_mb_of_all(tree) > 0
 left = processes.descendants(__import__("os").getpid())
 print(len(tree), left)
 """
