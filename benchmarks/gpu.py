@@ -4,7 +4,8 @@
 2. The exact engine on the device, and faiss there where it is installed, as workers load them: against a float64 product, and
    milliseconds by size of batch.
 3. Queries a second of encode + search in this process, by size of batch: the largest is the ceiling.
-4. Pools of 1, 2 and 4 workers on the one device: queries a second, share of the ceiling, utilisation as NVML sees it.
+4. Pools of 1, 2 and 4 workers on the one device: queries a second that `rag-bench` gets from processes of its own, share of the
+   ceiling, utilisation as NVML sees it, and the notes of `rag-bench`.
 
 `--device cpu` runs the same code where there is no GPU: it shows that the program works, and nothing about a GPU.
 """
@@ -18,16 +19,20 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bench_parts import table
-from local_pool import TOP_K, closed_loop, pool, questions
+from local_pool import TOP_K, pool, questions
 from numpy.typing import NDArray
+from oracle import Oracle
 from ragpool.index.build import ensure_demo_index
 from ragpool.index.engine import EXACT, FAISS, Engine, load_engine
 from ragpool.index.errors import ConfigurationError
@@ -38,21 +43,10 @@ Floats = NDArray[np.float32]
 DTYPES = ("float32", "bfloat16", "float16")
 SIZES = (1, 4, 16, 64, 256)
 SEARCHED = (1, 16, 64, 256)
-SLACK = 1e-6
 SAMPLE_S = 0.1
 
 
 # ---- correctness ---------------------------------------------------------------------------------------------------
-
-
-def right_rows(rows: NDArray[np.float64], queries: Floats, found: NDArray[np.int64]) -> int:
-    """How many queries got rows whose float64 scores are the best there are, within `SLACK`."""
-    right = 0
-    for query, its in zip(queries.astype(np.float64), found, strict=True):
-        scores = rows @ query
-        best = np.sort(scores)[::-1][: len(its)]
-        right += len(set(its.tolist())) == len(its) and bool((np.abs(scores[its] - best) <= SLACK).all())
-    return right
 
 
 def check_dtypes(index: Index, device: str, asked: Sequence[str]) -> list[tuple[object, ...]]:
@@ -98,14 +92,14 @@ def engines(index: Index, device: str) -> dict[str, Engine | None]:
     return found
 
 
-def check_engines(loaded: Mapping[str, Engine | None], rows: NDArray[np.float64], queries: Floats) -> list[tuple[object, ...]]:
+def check_engines(loaded: Mapping[str, Engine | None], oracle: Oracle, queries: Floats) -> list[tuple[object, ...]]:
     """Each engine against a float64 product over the rows as they are stored."""
     lines: list[tuple[object, ...]] = []
     for name, engine in loaded.items():
         if engine is None:
             lines.append((name, "not installed for this device", ""))
             continue
-        right = {k: right_rows(rows, queries, engine.search(queries, k)[1]) for k in (5, 10, 100)}
+        right = {k: sum(oracle.right(queries, engine.search(queries, k)[1].tolist(), k)) for k in (5, 10, 100)}
         lines += [(name, f"k = {k}", f"{count} of {len(queries)}") for k, count in right.items()]
     return lines
 
@@ -209,21 +203,37 @@ def burst(url: str, count: int) -> float:
         return (time.perf_counter() - began) * 1e3
 
 
-def in_pools(device: str, asked: Iterator[str], options: argparse.Namespace, ceiling: float) -> list[tuple[object, ...]]:
-    """A line for each number of workers: what closed loops of `callers` reach."""
+def load(url: str, asked: Path, options: argparse.Namespace) -> tuple[float, list[str]]:
+    """(queries a second, what rag-bench notes) of closed loops that ask the lines of the file `asked`, made by processes of their
+    own. Raises `SystemExit` where none is answered, or not all are."""
+    command = [sys.executable, "-m", "ragpool.client.bench", "--json", "--broker", url, "--queries", str(asked), "-k", str(TOP_K)]
+    command += ["--concurrency", str(options.callers), "--processes", str(options.processes), "--duration", str(options.pool_s)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"rag-bench ended with {done.returncode}")
+    (row,) = json.loads(done.stdout)["rows"]
+    if row["errors"] or row["unanswered"]:
+        raise SystemExit(f"of {row['requests']} queries {row['unanswered']} were not answered, others failed: {row['errors']}")
+    return row["qps"], row["notes"]
+
+
+def in_pools(
+    device: str, asked: Path, options: argparse.Namespace, ceiling: float
+) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """(a line for each number of workers: what closed loops of `callers` reach; what rag-bench notes to them)."""
     lines: list[tuple[object, ...]] = []
+    noted: list[tuple[object, ...]] = []
     for workers in options.workers:
         flags = ("--demo", "--device", device, "--workers", str(workers))
         with pool(options.port, *flags) as url:
-            some = [next(asked) for _ in range(options.queries)]
-            closed_loop(url, some[: options.queries // 4], options.callers)
             with Utilisation(device) as utilisation:
-                rate, _ = closed_loop(url, some, options.callers)
+                rate, notes = load(url, asked, options)
             one = statistics.median(burst(url, 1) for _ in range(5))
             ten = statistics.median(burst(url, 10) for _ in range(5))
         bursts = (f"{one:.1f}", f"{ten:.1f}", f"{ten / one:.2f}")
         lines.append((workers, f"{rate:.0f}", f"{rate / ceiling:.2f}", utilisation, *bursts))
-    return lines
+        noted += [(note, workers) for note in notes]
+    return lines, noted
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
@@ -250,8 +260,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="of the ceiling's encoder [auto, as a pool's]")
     parser.add_argument("--workers", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 4])
     parser.add_argument("--callers", type=int, default=500)
-    parser.add_argument("--queries", type=int, default=20_000, help="of each pool")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each size of batch")
+    parser.add_argument("--processes", type=int, default=4, help="that make the load of the pools [4]")
+    parser.add_argument("--queries", type=int, default=100_000, help="different ones for the pools [100,000]")
+    parser.add_argument("--pool-s", type=float, default=10.0, help="measured of each pool [10]")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each size of batch [3]")
     parser.add_argument("--checked", type=int, default=500, help="queries whose answers are checked")
     parser.add_argument("--port", type=int, default=5596)
     parser.add_argument("--out", type=Path, help="a folder for the figures, as JSON with device and date")
@@ -271,15 +283,19 @@ def main() -> None:
     queries = np.array(index.vectors.full[:: max(1, index.count // options.checked)][: options.checked])
     noise = np.random.default_rng(0).standard_normal(queries.shape).astype(np.float32)
     loaded, near = engines(index, device), queries + 0.02 * noise
-    checked = check_engines(loaded, np.array(index.vectors.full, np.float64), near)
+    checked = check_engines(loaded, Oracle(index.vectors.full), near)
     show("engines against float64", ("engine", "asked", "exact"), checked)
     times = search_times(loaded, near, options.seconds)
     show("ms to search a batch", ("batch", *loaded), times)
     alone = in_process(index, device, options.dtype, loaded, asked, options.seconds)
     show("in this process", ("batch", "q/s"), [(size, f"{rate:.0f}") for size, rate in alone.items()])
     titles = ("workers", "q/s", "of ceiling", "utilisation", "burst 1 ms", "burst 10 ms", "ratio")
-    repeated = (f"{text} {n}" for n in range(1_000) for text in asked)
-    show("pools on this device", titles, in_pools(device, repeated, options, max(alone.values())))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(asked))
+        file.flush()
+        pools, notes = in_pools(device, Path(file.name), options, max(alone.values()))
+    show("pools on this device", titles, pools)
+    show("what rag-bench notes", ("note", "workers"), notes)
     if options.out is not None:
         with contextlib.suppress(FileExistsError):
             options.out.mkdir(parents=True)

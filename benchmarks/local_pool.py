@@ -6,7 +6,6 @@ import itertools
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,32 +52,3 @@ def _until_all_ready(url: str) -> None:
             if time.monotonic() > give_up:
                 raise SystemExit(f"not all workers were ready within {READY_S:g} s")
             time.sleep(0.1)
-
-
-def closed_loop(url: str, asked: list[str], callers: int) -> tuple[float, list[float]]:
-    """(queries a second, milliseconds of each) with `callers` that each wait for their answer. Raises `SystemExit` where one
-    fails."""
-    left, latencies, lock = iter(asked), list[float](), threading.Lock()
-
-    def call() -> None:
-        while True:
-            with lock:
-                query = next(left, None)
-            if query is None:
-                return
-            began = time.perf_counter()
-            client.search(query, top_k=TOP_K)
-            latencies.append((time.perf_counter() - began) * 1e3)
-
-    with Client(url) as client:
-        client.search("warm up")
-        threads = [threading.Thread(target=call) for _ in range(callers)]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        took = time.perf_counter() - began
-    if len(latencies) < len(asked):
-        raise SystemExit(f"{len(asked) - len(latencies)} of {len(asked)} queries were not answered")
-    return len(asked) / took, latencies
