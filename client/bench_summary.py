@@ -1,7 +1,8 @@
 """The figures of one run from its records. Pure: the laws of what is counted stand here, and nowhere else.
 
-Counted are the requests that were due while the run measured: not its warm-up, which ends at `start_s`. Latency runs from the
-time a request was DUE to its answer. In an open loop that corrects for coordinated omission (G. Tene, "How NOT to Measure
+Counted are the requests that were due while the run measured. Of its warm-up, which ends at `start_s`, only those are that got no
+answer in time and were open beyond it: else a pool that stands still would have nothing to show. Latency runs from the time a
+request was DUE to its answer. In an open loop that corrects for coordinated omission (G. Tene, "How NOT to Measure
 Latency"; wrk2): a request that had to wait because the server or the generator was stuck counts with all its waiting.
 
 Percentiles are exact, the nearest rank over every request. A request that got no answer in time is in them with the time it

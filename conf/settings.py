@@ -110,7 +110,11 @@ class WorkerSettings(Section):
     section: ClassVar[str] = "worker"
     model: str = _setting("", text(), "name or folder of the encoder; empty = the one the index was built with")
     max_batch: int = _setting(0, whole(0), "most queries in one batch; 0 = calibrated")
-    max_batch_tokens: int = _setting(16384, whole(1), "most tokens in one batch, padding included")
+    max_batch_tokens: int = _setting(
+        16384,
+        whole(1),
+        "most tokens in one batch, estimated from the length of its texts, and in a pass of the model; cpu: at most 2,048",
+    )
     backend: str = _setting(
         "auto", one_of("auto", "torch", "onnx", "openvino"), "what runs the model: auto, torch, onnx or openvino"
     )

@@ -169,6 +169,17 @@ def test_what_is_still_open_at_the_end_counts_with_its_waiting() -> None:
     assert any("2 requests got no answer" in note for note in found.notes)
 
 
+def test_of_the_warm_up_only_what_waited_in_vain_beyond_it_counts() -> None:
+    records = Records()
+    records.add(0.1, 0.1, 0.9, DEADLINE)  # given up before anything was measured
+    records.add(0.2, 0.2, 1.1, "no_workers")  # an answer of a kind, of the warm-up
+    records.add(0.5, 0.5, 6.5, DEADLINE)
+    records.add(2.0, 2.0, 2.1, OK)
+    found = figures(CLOSED, taken(records), 1.0, 11.0)
+    assert (found.requests, found.ok, found.unanswered, found.errors) == (2, 1, 0, {DEADLINE: 1})
+    assert found.latency_ms.max == pytest.approx(6_000)
+
+
 def test_an_error_that_came_at_once_is_no_fast_answer() -> None:
     records = Records()
     for n in range(99):
