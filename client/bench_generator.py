@@ -19,7 +19,7 @@ from itertools import chain, takewhile
 from ..wire.errors import RagpoolError
 from .aio import AsyncClient
 from .bench_arrivals import arrivals
-from .bench_records import OK, UNANSWERED, Records, Taken
+from .bench_records import INTERRUPTED, OK, UNANSWERED, Records, Taken
 from .hit import Hits
 
 CALLERS_A_CONNECTION = 256
@@ -106,7 +106,7 @@ class Generator:
         return Taken(self._records, ended_s, self._ticks_ms, cpu_s, cpu_s, self._missed, self._asked, repeated)
 
     def stop(self) -> None:
-        """End now, also the wait for what is open: it stays unanswered."""
+        """End now, also the wait for what is open."""
         self._ended.set()
         self._idle.set()
 
@@ -209,7 +209,7 @@ class Generator:
             self._miss(ended_s)
         pending, self._pending = self._pending, {}
         for future, times in pending.items():
-            self._records.add(*times, now, UNANSWERED)
+            self._records.add(*times, now, UNANSWERED if ended_s == self._stop_s else INTERRUPTED)
             future.cancel()
 
 

@@ -15,6 +15,9 @@ OK = "ok"
 UNANSWERED = "unanswered"
 """The outcome of a request that still had no answer when the run ended: its `done` is that end."""
 
+INTERRUPTED = "interrupted"
+"""The same, where an operator ended the run while it measured: it may have been about to get one."""
+
 STAGES = ("queue", "tokenize", "encode", "search", "fetch")
 """Stages that a reply tells in its timings_ms. A worker that tells none counts as 0."""
 
@@ -31,7 +34,7 @@ class Row:
 
 
 class Records:
-    """Rows in the order in which they ended. `outcomes` names them: `OK`, `UNANSWERED`, or the code of an error."""
+    """Rows in the order in which they ended. `outcomes` names them: `OK`, `UNANSWERED`, `INTERRUPTED`, or an error's code."""
 
     def __init__(self) -> None:
         self._times = array("d")

@@ -7,6 +7,7 @@ Latency"; wrk2): a request that had to wait because the server or the generator 
 
 Percentiles are exact, the nearest rank over every request. A request that got no answer in time is in them with the time it
 waited, a lower bound: without it a pool would look faster by being slower. One that failed otherwise is an error, not a latency.
+What is open when an operator cuts the run short counts in the longest time that one was open, and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..wire.errors import DeadlineExceeded
-from .bench_records import OK, STAGES, UNANSWERED, Row, Taken
+from .bench_records import INTERRUPTED, OK, STAGES, UNANSWERED, Row, Taken
 
 TRANSPORT = "transport"
 """The stage that is the rest: wire, broker, waiting inside the worker, and this client."""
@@ -125,6 +126,7 @@ class Tally:
         self.arrived = 0
         self.sent = 0
         self.longest_ms = 0.0
+        self.interrupted = 0
         self.late_ms = array("d")
         self.latency_ms = array("d")
         self.stages_ms = {stage: array("d") for stage in ((LATE,) if load.open else ()) + (*STAGES, TRANSPORT)}
@@ -136,6 +138,9 @@ class Tally:
         self.sent += self._start_s <= row.sent < self._end_s
         self.arrived += row.outcome == OK and row.done < self._end_s
         self.longest_ms = max(self.longest_ms, latency_ms)
+        if row.outcome == INTERRUPTED:
+            self.interrupted += 1
+            return
         if row.due < self._start_s and row.outcome not in IN_VAIN:
             return
         self.outcomes[row.outcome] += 1
@@ -186,14 +191,15 @@ def figures(load: Load, taken: Taken, start_s: float, stop_s: float) -> Figures:
         interrupted=taken.ended_s < stop_s,
         notes=(),
     )
-    return _with_notes(found, load, taken)
+    return _with_notes(found, load, taken, tally.interrupted)
 
 
 # ---- what a reader must know about a row ---------------------------------------------------------------------------------
 
 
-def _with_notes(found: Figures, load: Load, taken: Taken) -> Figures:
-    sentences = (_not_offered(found), _late(found, load), _busy(found), _in_vain(found), _repeated(found, taken), _cut(found))
+def _with_notes(found: Figures, load: Load, taken: Taken, interrupted: int) -> Figures:
+    of_generator = (_not_offered(found), _late(found, load), _busy(found))
+    sentences = (*of_generator, _in_vain(found), _repeated(found, taken), _cut(found, interrupted))
     return replace(found, notes=tuple(f"{load}: {sentence}" for sentence in sentences if sentence))
 
 
@@ -233,5 +239,8 @@ def _repeated(found: Figures, taken: Taken) -> str:
     return f"the queries ran out, {taken.repeated:,} of {taken.asked:,} were asked before in this run (give more with --queries)"
 
 
-def _cut(found: Figures) -> str:
-    return f"interrupted, measured for {found.duration_s:.1f} s" if found.interrupted else ""
+def _cut(found: Figures, interrupted: int) -> str:
+    if not found.interrupted:
+        return ""
+    of_open = f"; {interrupted:,} requests that were open then count in the longest alone" if interrupted else ""
+    return f"interrupted, measured for {found.duration_s:.1f} s{of_open}"

@@ -197,6 +197,7 @@ def test_ctrl_c_prints_what_was_measured_so_far(processes: str) -> None:
     (row,) = found["rows"]
     assert row["interrupted"]
     assert row["ok"] > 100
+    assert (row["errors"], row["unanswered"]) == ({}, 0)
     assert 0 < row["duration_s"] < 60
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ragpool.client import bench_table
 from ragpool.client.bench_arrivals import CONSTANT, POISSON, arrivals
-from ragpool.client.bench_records import OK, STAGES, UNANSWERED, Records, Taken, merged
+from ragpool.client.bench_records import INTERRUPTED, OK, STAGES, UNANSWERED, Records, Taken, merged
 from ragpool.client.bench_summary import LATE, TRANSPORT, Figures, Load, figures, percentile, spread
 
 DEADLINE = "deadline_exceeded"
@@ -200,6 +200,21 @@ def test_an_interrupted_run_is_as_long_as_it_was() -> None:
     assert found.interrupted
     assert found.duration_s == pytest.approx(2.0)
     assert found.qps == pytest.approx(100, rel=0.02)
+
+
+def test_what_is_open_when_an_operator_cuts_a_run_short_is_no_failure_and_no_latency() -> None:
+    """They were called unanswered, and the few milliseconds that they had waited were in the percentiles."""
+    records = Records()
+    for n in range(100):
+        records.add(1 + n / 100, 1 + n / 100, 1 + n / 100 + 0.05, OK)
+    for due in (1.995, 1.996, 1.997, 0.2):
+        records.add(due, due, 2.0, INTERRUPTED)
+    found = figures(CLOSED, taken(records, ended_s=2.0), 1.0, 11.0)
+    assert (found.requests, found.ok, found.unanswered, found.errors) == (100, 100, 0, {})
+    assert found.latency_ms.p50 == pytest.approx(50)
+    assert found.longest_unanswered_ms == pytest.approx(1800)
+    told = "concurrency 10: interrupted, measured for 1.0 s; 4 requests that were open then count in the longest alone"
+    assert found.notes[-1] == told
 
 
 def test_queries_that_ran_out_are_said() -> None:
