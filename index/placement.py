@@ -1,6 +1,6 @@
 """[P] Whether an index fits where it is to stand, and how faiss is to put it on CUDA devices. Nothing is ever put elsewhere
 instead. What is larger than the device is the operator's to mend; what only finds no room now is worth a retry. Memory is an
-argument: `memory_limit` and `memory_free` alone ask the kernel for it, and nothing here calls them."""
+argument: `memory_limit` and `memory_free` alone ask the kernel for it, and nothing else here calls them."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from ..wire.messages import TO_SUCCESSOR, Gone, Register
 from ..wire.schema import ENDS_MAX
 from .loading import loader
 from .loop import Loop
+from .owner import Loaded
 from .session import LOADING
 
 ENDS_MAX_BYTES = 256 * 1024
@@ -53,13 +54,18 @@ def run_worker(
         previous=ends_before(ready_fd) if ready_fd is not None else (),
     )
 
-    def on_loaded(loaded: Register) -> None:
+    whatever_is_needed = loader(settings, device, info, index_version, progress.ProgressWriter(buffer))
+
+    def load() -> Loaded:
+        loaded = whatever_is_needed()
         if device == "cpu" and slot >= 0:  # not while it loads: the one that it is to replace may serve on these cores
             keep_to_share(slot, settings.pool.workers)
+        return loaded
+
+    def on_loaded(loaded: Register) -> None:
         if ready_fd is not None:
             os.write(ready_fd, loaded.index_version.encode())
 
-    load = loader(settings, device, info, index_version, progress.ProgressWriter(buffer))
     loop = Loop(backend, info, settings.broker.heartbeat_interval_s, buffer, load, on_loaded)
     ended = loop.run()
     if ended.sentence:

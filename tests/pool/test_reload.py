@@ -128,7 +128,7 @@ def test_reloads_under_load(pool: Pool, indexes: Indexes) -> None:
     assert served(pool) == [before] * 2
     with Load(pool, indexes) as load:
         load.wait_for(before)
-        for _ in range(3):
+        for _ in range(2):
             told = reload(pool, "--index", str(indexes.a if indexes.letters[after] == "a" else indexes.b))
             assert told.startswith(f"reloaded: {before} -> {after}, 2 workers replaced")
             load.wait_for(after)
