@@ -117,7 +117,11 @@ def _truth(loaded: LoadedModel, running: Running, features: list[Features]) -> t
     """What the library's own modules make of the probes."""
     try:
         return _vectors(running, features)
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
     except Exception as error:  # modules that want what only the library's own `encode` gives them, or that do not fit together
+        if "allocate memory" in str(error):  # torch's own words for want of it on a CPU
+            raise
         raise ModelUnusable(f"the model {loaded.name} cannot encode: {type(error).__name__}: {first_line(error)}") from None
 
 

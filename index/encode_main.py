@@ -14,7 +14,7 @@ from typing import Any
 
 from .build import load
 from .build_options import BuildOptions
-from .errors import ConfigurationError
+from .errors import ConfigurationError, DeviceFull
 from .shards import Work, encode_shard
 
 
@@ -26,6 +26,8 @@ def main(report_fd: int) -> None:
                 reports.flush()
         except ConfigurationError as error:
             reports.write(json.dumps({"error": str(error)}) + "\n")
+        except DeviceFull as error:
+            reports.write(json.dumps({"full": str(error)}) + "\n")
         except OSError as error:  # a full disk
             reports.write(json.dumps({"error": f"the rows cannot be written: {error.strerror or error}"}) + "\n")
 

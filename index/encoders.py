@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..conf.cores import thread_environment
 from .build_state import EncodedBy, EncodedShard
 from .children import tied
-from .errors import ConfigurationError, EncodingFailed
+from .errors import ConfigurationError, DeviceFull, EncodingFailed
 from .shards import Work, encode_shard
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class EncoderProcess:
         self.tell({"shard": shard})
 
     def reports(self) -> list[dict[str, Any]] | None:
-        """What it has reported by now, at least one thing; None once it is gone. Raises `ConfigurationError` that it reports."""
+        """What it has reported by now, at least one thing; None once it is gone. Raises the `ConfigurationError` or `DeviceFull`
+        that it reports."""
         while not (lines := self._read_lines()):
             if lines is None:
                 return None
@@ -105,6 +106,8 @@ class EncoderProcess:
         for report in reports:
             if "error" in report:
                 raise ConfigurationError(report["error"])
+            if "full" in report:
+                raise DeviceFull(report["full"])
         return reports
 
     def end(self, grace_s: float = 0.0) -> str:

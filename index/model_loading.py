@@ -102,10 +102,16 @@ def _load(name: str, folder: str, device: torch.device) -> Any:
 
 
 def _max_length(model: Any) -> int:
-    """Tokens of a text that are read: as many as the configuration says, where the model has positions for so many."""
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    positions = getattr(config, "max_position_embeddings", None)
-    return int(min(model.max_seq_length or _ENDLESS, positions or _ENDLESS))
+    """Tokens of a text that are read: as many as the library says, where a table of positions has rows for so many."""
+    inner = getattr(model[0], "auto_model", None)
+    length = model.max_seq_length
+    if not length or length > _ENDLESS:  # the tokenizer does not know; a model with learned positions does
+        positions = getattr(getattr(inner, "config", None), "max_position_embeddings", None)
+        length = positions if isinstance(positions, int) and positions > 0 else _ENDLESS
+    table = getattr(getattr(inner, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, torch.nn.Embedding):  # those of RoBERTa and its like count from behind the row of padding
+        length = min(length, table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+    return int(length)
 
 
 def _wants_normalized(name: str, recorded: str, model: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import MISSING, dataclass, field, fields
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if sys.version_info >= (3, 11):
@@ -27,7 +28,7 @@ T = TypeVar("T")
 def record(cls: type[T]) -> type[T]:
     """`@dataclass(frozen=True, slots=True)`, with a quicker `__init__`. No keyword-only fields, no `__post_init__`."""
     made: Any = dataclass(frozen=True, slots=True)(cls)
-    made.__init__ = _init_of(made)
+    made.__init__ = wraps(made.__init__)(_init_of(made))
     finished: type[T] = made
     return finished
 

@@ -26,6 +26,7 @@ from ragpool.index.errors import ModelUnusable
 from ragpool.index.model_loading import load_model
 from ragpool.index.models import Prefixes
 from ragpool.index.packed import PackedLinear, pack
+from ragpool.index.running import RunningTorch
 from ragpool.index.unpadded import PASS_TOKENS, NotUnpadded, RunningUnpadded, _rows
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -113,7 +114,7 @@ def changed(folder: Path, at: Path, file: str, **fields: Any) -> Path:
     ({"query": "Q: "}, "Q: ", ""),
     ({"both": "B: "}, "B: ", "B: "),
 ])  # fmt: skip
-def test_prompts_are_chosen_as_the_library_chooses(
+def test_prompts_in_a_configuration_are_chosen_by_their_names_and_empty_ones_passed_over(
     tiny: MakeModel, tmp_path: Path, prompts: dict[str, str], query: str, passage: str
 ) -> None:
     named = {"default_prompt_name": "both"} if "both" in prompts else {}
@@ -138,11 +139,30 @@ def test_a_model_that_truncates_its_vectors_gives_their_first_values(
         assert np.abs(vectors - truth(folder, kind, encoder.normalize)).max() < TOLERANCE
 
 
-def test_a_model_reads_no_more_of_a_text_than_it_has_positions_for(tiny: MakeModel, tmp_path: Path) -> None:
-    folder = changed(tiny("bert"), tmp_path / "model", "sentence_bert_config.json", max_seq_length=100_000)
+@pytest.mark.parametrize(("architecture", "reads"), [("bert", 64), ("xlm_roberta", 62), ("mpnet", 62)])
+def test_a_model_reads_no_more_of_a_text_than_it_has_positions_for(
+    tiny: MakeModel, tmp_path: Path, architecture: str, reads: int
+) -> None:
+    folder = changed(tiny(architecture), tmp_path / "model", "sentence_bert_config.json", max_seq_length=100_000)
     encoder = load_encoder(str(folder), "cpu")
-    assert encoder.max_length == 64
-    assert encoder.encode(["hamlet " * 500]).tokens == [64]
+    assert encoder.max_length == reads
+    assert encoder.encode(["hamlet " * 500]).tokens == [reads]
+
+
+def test_a_model_without_a_table_of_positions_reads_as_much_as_the_library_says(tiny: MakeModel, tmp_path: Path) -> None:
+    """`max_position_embeddings` is no limit where positions are relative: 64 in this configuration, -1 in XLNet's."""
+    folder = changed(tiny("qwen3"), tmp_path / "model", "sentence_bert_config.json", max_seq_length=100)
+    assert load_encoder(str(folder), "cpu").max_length == 100
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_want_of_memory_is_no_fault_of_the_model(tiny: MakeModel, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(self: RunningTorch, features: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(RunningTorch, "run", full)
+    with pytest.raises(type(error)):
+        load_encoder(str(tiny("bert")), "cpu")
 
 
 def test_modules_that_do_not_fit_together_are_told_in_one_sentence(tiny: MakeModel, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_it_is_copied_replaced_and_pickled() -> None:
 
 @pytest.mark.parametrize("call", [lambda: Point(), lambda: Point(1, 2, [], 4), lambda: Point(1, z=2), lambda: Nothing(1)])
 def test_wrong_arguments_are_a_type_error(call: object) -> None:
-    with pytest.raises(TypeError, match=r"__init__\(\)"):
+    with pytest.raises(TypeError, match=r"(Point|Nothing).__init__\(\)"):
         call()  # type: ignore[operator]
 
 
@@ -90,7 +90,7 @@ def test_parameters_and_defaults_of_real_records_are_those_of_their_fields(cls: 
     assert [each.name for each in parameters] == [each.name for each in dataclasses.fields(cls)]
     for parameter, each in zip(parameters, dataclasses.fields(cls)):
         if each.default_factory is not dataclasses.MISSING:
-            assert parameter.default is dataclasses.MISSING
+            assert repr(parameter.default) == "<factory>"
         elif each.default is not dataclasses.MISSING:
             assert parameter.default is each.default
         else:
