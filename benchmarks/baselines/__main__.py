@@ -159,8 +159,13 @@ def _conditions(data: corpus.Corpus, bench_python: Path) -> dict[str, str]:
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    """Its name, with the numbers that tell generations apart: some hypervisors give one name to all of them."""
+    told: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    numbers = ", ".join(f"{name.removeprefix('cpu ')} {told[name]}" for name in ("cpu family", "model") if name in told)
+    return f"{told.get('model name', platform.machine())}{f' ({numbers})' if numbers else ''}"
 
 
 def _rotated(field: Sequence[Contestant], by: int, rounds: int) -> list[Contestant]:
