@@ -42,7 +42,7 @@ test: $(READY)  ## All tests but the long ones (about 17 minutes on 2 cores)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations 10
 
 test-long: $(READY)  ## The state machines with 1,500 examples each, and what takes minutes with real pools
-	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/broker tests/client tests/supervisor tests/index/test_types.py tests/pool/test_reload.py
+	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/broker tests/client tests/supervisor tests/index/test_types.py tests/index/test_finds_itself.py tests/pool/test_reload.py
 
 test-kills: $(READY)  ## Builds killed at every step and at 20 random moments end with the same bytes (about 15 minutes)
 	HF_HUB_OFFLINE=1 RAGPOOL_TEST_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/index/test_resume.py

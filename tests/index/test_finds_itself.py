@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +31,8 @@ pytest.importorskip("faiss")
 
 Floats = NDArray[np.float32]
 DIM = 32
-CODES = ("PCA24,Flat", "IVF16,PQ8", "HNSW16,Flat", "IVF16,PQ8x4fs")
+LONG = os.environ.get("RAGPOOL_TEST_LONG") == "1"
+CODES = ("PCA24,Flat", "HNSW16,Flat", "IVF16,PQ8x4fs", *(("IVF16,PQ8",) if LONG else ()))
 KEPT = ("hnsw", "compact")
 
 
