@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, default=LANES, help=f"faults at a time [{LANES}]")
     parser.add_argument("--only", default="", help="only faults with one of these words, comma-separated, in their names")
     parser.add_argument("--skip", default="", help="no faults with one of these words in their names")
-    parser.add_argument("--pools", default="", help="of 2+0,4+0,2+2 (own workers + remote ones) [all]")
+    parser.add_argument("--pools", type=_pools, default=PHASES, help="of 2+0,4+0,2+2 (own workers + remote ones) [all]")
     parser.add_argument("--defaults", action="store_true", help="each fault once, one at a time, with the default clocks")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_S:.0f} s of short faults on one pool of two")
     parser.add_argument("--keep", action="store_true", help="leave logs and answers where they are, and say where")
@@ -66,13 +67,19 @@ def main() -> int:
             shutil.rmtree(root, ignore_errors=True)
 
 
+def _pools(given: str) -> list[tuple[int, int]]:
+    found = [re.fullmatch("([0-9]+)[+]([0-9]+)", pool) for pool in given.split(",")]
+    if None in found:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a list like 2+0,2+2: own workers + remote ones")
+    return [(int(pool[1]), int(pool[2])) for pool in found if pool]
+
+
 def _chaos(given: argparse.Namespace, root: Path, index: Path, rng: Random) -> int:
     expected = root / "expected.json"
     subprocess.run(
         [sys.executable, "-m", "chaos.oracle", str(index), str(expected)], check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
-    phases = [tuple(map(int, pool.split("+"))) for pool in given.pools.split(",") if pool] or list(PHASES)
-    phases = phases[:1] if given.quick else phases[-1:] if given.defaults else phases
+    phases = given.pools[:1] if given.quick else given.pools[-1:] if given.defaults else given.pools
     seconds = QUICK_S if given.quick else given.minutes * 60 / len(phases)
     rows: list[table.Row] = []
     wrong: list[str] = []
