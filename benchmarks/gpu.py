@@ -17,12 +17,10 @@ import contextlib
 import datetime
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,13 +35,13 @@ from ragpool.index.build import ensure_demo_index
 from ragpool.index.engine import EXACT, FAISS, Engine, load_engine
 from ragpool.index.errors import ConfigurationError
 from ragpool.index.store import Index, open_index
+from utilisation import Utilisation
 
 Floats = NDArray[np.float32]
 
 DTYPES = ("float32", "bfloat16", "float16")
 SIZES = (1, 4, 16, 64, 256)
 SEARCHED = (1, 16, 64, 256)
-SAMPLE_S = 0.1
 
 
 # ---- correctness ---------------------------------------------------------------------------------------------------
@@ -148,47 +146,6 @@ def in_process(
             done += 1
         found[size] = max(found.get(size, 0.0), done * size / (time.perf_counter() - began))
     return found
-
-
-class Utilisation:
-    """Samples of NVML's utilisation in per cent, of one device, while it is entered; none where NVML is not there."""
-
-    def __init__(self, device: str) -> None:
-        self.samples: list[int] = []
-        self._number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
-        self._stop = threading.Event()
-
-    def __enter__(self) -> Utilisation:
-        self._thread = threading.Thread(target=self._sample)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        if self._number is None:
-            return
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            handle = _as_cuda_counts(pynvml, self._number)
-        except Exception:  # no package or no driver: a column stays empty
-            return
-        while not self._stop.wait(SAMPLE_S):
-            self.samples.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-
-    def __str__(self) -> str:
-        return f"{statistics.median(self.samples)} %" if self.samples else "unknown"
-
-
-def _as_cuda_counts(nvml: Any, number: int) -> Any:
-    """NVML's device of a CUDA number: CUDA_VISIBLE_DEVICES counts for CUDA alone."""
-    named = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    name = named[number] if named else str(number)
-    return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def burst(url: str, count: int) -> float:
